@@ -1,0 +1,33 @@
+"""`mlx-stdio`, `python -m mlx_stdio`: raise the fence, then read the command line, then serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> None:
+    """The command's entry point."""
+    parent = os.getppid()
+    if _is_talk(sys.argv[1:]):
+        # Help and versions are for a person's terminal: they need the real stdout.
+        from mlx_stdio.cli import read_settings
+
+        read_settings(sys.argv[1:])
+        return
+    # Before anything else is imported: an import may print.
+    from mlx_stdio.wire.fence import raise_fence
+
+    pipes = raise_fence()
+    from mlx_stdio.cli import read_settings
+    from mlx_stdio.server import serve
+
+    serve(pipes, read_settings(sys.argv[1:]), parent)
+
+
+def _is_talk(arguments: list[str]) -> bool:
+    return any(argument in {"-h", "--help", "--version"} for argument in arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The command line. `argparse` is imported only if there is something to parse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlx_stdio import __version__
+from mlx_stdio.log import LEVELS
+from mlx_stdio.settings import Settings
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def read_settings(arguments: list[str]) -> Settings:
+    """Settings from the command line.
+
+    Exits with code 2 and a message on stderr for a wrong one.
+    """
+    if arguments in ([], ["serve"]):
+        return Settings()
+    values = vars(_parser().parse_args(arguments))
+    del values["command"]
+    return Settings(**values)
+
+
+def _parser() -> ArgumentParser:
+    from argparse import ArgumentParser
+
+    defaults = Settings()
+    parser = ArgumentParser(
+        prog="mlx-stdio",
+        description="An LLM engine for MLX models: JSON-RPC 2.0, one message a line, on stdin and "
+        "stdout. A program spawns it; see protocol.md.",
+    )
+    add = parser.add_argument
+    add("command", nargs="?", choices=["serve"], default="serve", help="serve (the default)")
+    add("--version", action="version", version=f"mlx-stdio {__version__}")
+    add("--model", default=defaults.model, help="model of requests that name none (%(default)s)")
+    add("--preload", action="store_true", help="load that model at start")
+    add("--models-dir", metavar="DIR", help="folders inside it can be named without their path")
+    add(
+        "--max-models",
+        type=_at_least_one,
+        default=defaults.max_models,
+        metavar="N",
+        help="resident models (%(default)s)",
+    )
+    add(
+        "--memory-limit",
+        type=_size,
+        metavar="BYTES",
+        help="bytes of resident weights, as in 8G (default: 90%% of the working set that a GPU "
+        "recommends, 70%% of the memory on a CPU)",
+    )
+    add(
+        "--keep-alive",
+        type=_seconds,
+        metavar="SECONDS",
+        help="unload a model after so long without a request (default: never)",
+    )
+    add(
+        "--max-message-bytes",
+        type=_size,
+        default=defaults.max_message_bytes,
+        metavar="BYTES",
+        help="longest message accepted (32M)",
+    )
+    add(
+        "--max-concurrent",
+        type=_at_least_one,
+        default=defaults.max_concurrent,
+        metavar="N",
+        help="generations that run at once (%(default)s)",
+    )
+    add(
+        "--max-queued",
+        type=_at_least_one,
+        default=defaults.max_queued,
+        metavar="N",
+        help="generations that may wait (%(default)s)",
+    )
+    add(
+        "--prefill-step",
+        type=_at_least_one,
+        default=defaults.prefill_step,
+        metavar="TOKENS",
+        help="prompt tokens read between two decode steps (%(default)s)",
+    )
+    add(
+        "--blas",
+        choices=["auto", "bundled"],
+        default=defaults.blas,
+        help="on a Linux CPU: a system OpenBLAS when there is one, or MLX's own (%(default)s)",
+    )
+    add("--trust-remote-code", action="store_true", help="run code that a model folder brings")
+    add("--log-level", choices=list(LEVELS), default=defaults.log_level, help="(%(default)s)")
+    return parser
+
+
+def _at_least_one(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise ValueError(text)
+    return value
+
+
+def _size(text: str) -> int:
+    number = text.upper().removesuffix("B").removesuffix("I")
+    unit = number[-1:] if number[-1:].isalpha() else ""
+    value = float(number.removesuffix(unit)) * _UNITS[unit] if unit in _UNITS else -1.0
+    if value < 1:
+        raise ValueError(text)
+    return int(value)

@@ -1,0 +1,140 @@
+"""What the session gives the engine, and what it gets back. Plain values; no JSON, no arrays."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from mlx_stdio.engine.sampling import Sampling
+from mlx_stdio.errors import EngineError
+from mlx_stdio.models.card import Card
+from mlx_stdio.text.stream import TextStream
+
+Phase = Literal["queued", "loading", "prefill"]
+Unit = Literal["requests", "bytes", "tokens"]
+Rank = Literal[0, 1, 2]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """Natural-log probabilities at one position, before penalties and sampling.
+
+    Attributes:
+        top: the likeliest tokens, best first, with theirs.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a generation ended. Times in seconds."""
+
+    finish_reason: Literal["stop", "length"]
+    prompt_tokens: int
+    completion_tokens: int
+    queue: float
+    load: float
+    prefill: float
+    first_token: float | None
+    total: float
+    decode: float
+
+
+class Sink(Protocol):
+    """Where a job's results go; every method may be called from the engine's thread."""
+
+    @property
+    def closed(self) -> bool:
+        """Answered already (cancelled, timed out): the job is to be dropped."""
+
+    def progress(self, phase: Phase, completed: int, total: int, unit: Unit) -> None:
+        """What the job is waiting for."""
+
+    def delta(self, text: str, tokens: list[int], scores: list[TokenScore]) -> None:
+        """More text, and the tokens since the last call."""
+
+    def fail(self, error: EngineError) -> None:
+        """The job's one end, if it failed."""
+
+
+class GenerateSink(Sink, Protocol):
+    """The sink of a generation."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """The job's one end, if it went well."""
+
+
+class ModelSink(Sink, Protocol):
+    """The sink of `models/load` and `models/unload`."""
+
+    def loaded(self, seconds: float) -> None:
+        """The model is resident."""
+
+    def unloaded(self, freed: int) -> None:
+        """The model is not resident any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Prompt:
+    """A prompt when it is ready: token ids, none outside the vocabulary, and its text stream."""
+
+    tokens: list[int]
+    text: TextStream
+    stop_ids: frozenset[int]
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A piece of work that concerns one model.
+
+    Attributes:
+        rank: 0 interactive, 1 normal, 2 background.
+        load_seconds: how long it waited for its model's weights.
+        place: how many were before it in the queue when it was last told.
+    """
+
+    sink: Sink
+    card: Card
+    rank: Rank = 1
+    arrived: float = field(default_factory=time.monotonic)
+    load_seconds: float = 0.0
+    first_place: int = 0
+    place: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class GenerateJob(Job):
+    """Tokens from a prompt.
+
+    Attributes:
+        prompt: None while it is still tokenized.
+    """
+
+    sink: GenerateSink
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 512
+    prompt: Prompt | None = None
+
+
+@dataclass(slots=True, eq=False)
+class LoadJob(Job):
+    """Make a model resident.
+
+    Attributes:
+        pin: None leaves the pin as it is; so does `keep_alive`.
+    """
+
+    sink: ModelSink
+    pin: bool | None = None
+    keep_alive: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class UnloadJob(Job):
+    """Give a model's memory back once the jobs before it have ended."""
+
+    sink: ModelSink

@@ -1,0 +1,108 @@
+"""From a model's name to its folder, and the list of what could be loaded.
+
+A name is, in this order: `pico`, a folder inside `--models-dir`, a path of a folder, or an id in
+the local Hugging Face cache. Nothing here ever goes to the network: what is not on this disk does
+not exist. The cache's layout is the hub's documented one (`models--org--name/snapshots/<commit>`,
+with the commit of a branch in `refs/<branch>`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from mlx_stdio.errors import EngineError
+
+EMBEDDED = "pico"
+EMBEDDED_FOLDER = Path(__file__).parent.parent / "pico"
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+class Catalog:
+    """Resolves model names on this machine."""
+
+    def __init__(self, models_dir: str | None = None) -> None:
+        self.models_dir = Path(models_dir).expanduser().absolute() if models_dir else None
+
+    def resolve(self, name: str) -> tuple[str, Path]:
+        """Find a model.
+
+        Returns:
+            its canonical id (two names of one folder give the same one) and its folder.
+
+        Raises:
+            EngineError: `modelNotFound`.
+        """
+        if name == EMBEDDED:
+            return EMBEDDED, EMBEDDED_FOLDER
+        if "\0" in name:
+            raise EngineError("modelNotFound", "a model's name has no NUL byte", model=name)
+        if self.models_dir is not None and (folder := self._inside(name)) is not None:
+            return name, folder
+        path = Path(name).expanduser()
+        if _is_dir(path):
+            return self._canonical(path.resolve())
+        if _HUB_ID.fullmatch(name) and (snapshot := self._snapshot(name)) is not None:
+            return name, snapshot
+        raise EngineError(
+            "modelNotFound",
+            f"no folder and no model in the local Hugging Face cache is named {name!r}",
+            model=name,
+        )
+
+    def known(self) -> list[tuple[str, Path]]:
+        """Every model that can be named without a path: id and folder, sorted by id."""
+        found = {EMBEDDED: EMBEDDED_FOLDER}
+        if self.models_dir is not None and _is_dir(self.models_dir):
+            for config in sorted(self.models_dir.glob("*/config.json")):
+                found[config.parent.name] = config.parent
+        hub = hub_folder()
+        for entry in sorted(hub.glob("models--*--*")) if _is_dir(hub) else ():
+            name = entry.name.removeprefix("models--").replace("--", "/", 1)
+            snapshot = self._snapshot(name)
+            if snapshot is not None and (snapshot / "config.json").is_file():
+                found.setdefault(name, snapshot)
+        return sorted(found.items())
+
+    def _inside(self, name: str) -> Path | None:
+        assert self.models_dir is not None
+        if name in {".", ".."} or "/" in name:
+            return None
+        folder = self.models_dir / name
+        return folder if _is_dir(folder) else None
+
+    def _canonical(self, folder: Path) -> tuple[str, Path]:
+        if folder == EMBEDDED_FOLDER.resolve():
+            return EMBEDDED, EMBEDDED_FOLDER
+        if self.models_dir is not None and folder.parent == self.models_dir.resolve():
+            return folder.name, folder
+        return str(folder), folder
+
+    @staticmethod
+    def _snapshot(name: str) -> Path | None:
+        repository = hub_folder() / ("models--" + name.replace("/", "--"))
+        try:
+            commit = (repository / "refs" / "main").read_text().strip()
+        except OSError:
+            return None
+        snapshot = repository / "snapshots" / commit
+        return snapshot if commit and "/" not in commit and _is_dir(snapshot) else None
+
+
+def hub_folder() -> Path:
+    """Where the Hugging Face hub client keeps its cache (its environment variables are obeyed)."""
+    if explicit := os.environ.get("HF_HUB_CACHE"):
+        return Path(explicit).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "huggingface" / "hub"
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False

@@ -1,0 +1,117 @@
+"""Weights into memory, a slice at a time.
+
+A load is a generator: between two slices the engine's thread takes a step of the running
+streams, sees a cancel, and reports the bytes. MLX's arrays belong to that one thread, so a thread
+for loading is no alternative.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mlx_stdio.errors import EngineError
+from mlx_stdio.models.card import Card
+from mlx_stdio.models.catalog import EMBEDDED
+from mlx_stdio.models.lean import load_model_function
+
+_SLICE_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model whose weights are in memory.
+
+    Attributes:
+        model: the `mlx.nn.Module`; called with token ids `[batch, length]` and a cache, it gives
+            logits `[batch, length, vocabulary]`.
+        bytes: of all parameters.
+        vocabulary_size: ids that the embedding has rows for; any other id reads foreign memory.
+    """
+
+    model: Any
+    bytes: int
+    vocabulary_size: int
+
+
+def load_steps(card: Card, *, trust_remote_code: bool) -> Iterator[tuple[int, int] | Weights]:
+    """Load a model.
+
+    Yields:
+        `(bytes done, bytes in all)` after each slice, and the `Weights` last.
+
+    Raises:
+        EngineError: `modelLoadFailed`, with what `mlx_lm` found wrong.
+    """
+    try:
+        yield (0, card.disk_bytes)
+        yield from _steps(card, trust_remote_code)
+    except EngineError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an architecture may raise anything
+        # `SystemExit` too: one architecture's module calls `sys.exit` when a package is missing.
+        raise EngineError(
+            "modelLoadFailed", f"{type(error).__name__}: {error}", model=card.id
+        ) from error
+
+
+def _steps(card: Card, trust_remote_code: bool) -> Iterator[tuple[int, int] | Weights]:
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    load_model = load_model_function()
+    model, _ = load_model(card.path, lazy=True, trust_remote_code=trust_remote_code)
+    if card.id == EMBEDDED and mx.default_device() == mx.cpu:
+        # Stored in 16 bits for the repository's sake; 32 is what a CPU computes fast.
+        model.set_dtype(mx.float32)
+    parameters = [value for _, value in tree_flatten(model.parameters())]
+    total = sum(value.nbytes for value in parameters)
+    done = 0
+    batch: list[Any] = []
+    held = 0
+    for value in parameters:
+        batch.append(value)
+        held += value.nbytes
+        if held >= _SLICE_BYTES:
+            mx.eval(batch)
+            done += held
+            batch, held = [], 0
+            yield (done, total)
+    mx.eval(batch)
+    if held:
+        yield (total, total)
+    yield Weights(model, total, _vocabulary(model, card))
+
+
+def _vocabulary(model: Any, card: Card) -> int:
+    """Rows of the token embedding: the config's figure where an embedding has it, else the most."""
+    rows = [
+        int(module.weight.shape[0])
+        for _, module in model.named_modules()
+        if "Embedding" in type(module).__name__ and hasattr(module, "weight")
+    ]
+    if card.vocabulary_size is not None and (card.vocabulary_size in rows or not rows):
+        return card.vocabulary_size
+    if not rows:
+        raise EngineError("modelLoadFailed", "the model has no token embedding", model=card.id)
+    return max(rows)
+
+
+def give_back() -> None:
+    """Return freed weights to the system: Python's cycles, MLX's pool, then the C heap."""
+    import mlx.core as mx
+
+    gc.collect()
+    mx.clear_cache()
+    _trim_heap()
+
+
+def _trim_heap() -> None:
+    import ctypes
+
+    # glibc keeps freed memory for reuse; only it has the call.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

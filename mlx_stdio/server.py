@@ -1,0 +1,129 @@
+"""The process: what is started in which order, and the event loop.
+
+The first message is answered before the event loop is imported (that alone takes longer than
+Python's own start), and before MLX is. The loop then reads stdin, keeps deadlines and takes
+signals; it never waits for the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from mlx_stdio.log import Log
+from mlx_stdio.session.ending import Ending
+from mlx_stdio.session.session import Session
+from mlx_stdio.settings import Settings
+from mlx_stdio.wire.fence import Pipes
+from mlx_stdio.wire.watch import watch_host
+from mlx_stdio.wire.writer import Writer
+
+_CHUNK = 256 * 1024
+_FIRST_MESSAGE_MS = 50
+"""How long the start waits for a first message before it goes on with the slow imports."""
+
+_BACKLOG = 4096
+"""Messages that may wait for a slow host before no more are read from it."""
+
+
+def serve(pipes: Pipes, settings: Settings, parent: int) -> None:
+    """Serve the host on the other end of the pipes until it is done; does not return.
+
+    Args:
+        parent: the host's process id, as it was when this process began.
+    """
+    log = Log(settings.log_level)
+    writer = Writer(pipes.stdout, on_broken=lambda: ending.leave_now("stdout is closed"))
+    ending = Ending(writer, log)
+    session = Session(settings, writer, ending, log)
+    watch_host(pipes.stdout, parent, lambda what: ending.leave_now(f"{what} is gone"))
+    ended = _answer_first(pipes.stdin, session)
+    # The engine's thread imports MLX while this one imports the event loop.
+    session.methods.engine.start()
+    if settings.preload:
+        session.methods.preload()
+    if ended:
+        session.end_of_input()
+
+    import anyio
+
+    anyio.run(_Loop(pipes.stdin, session, writer, ended=ended).run)
+
+
+def _answer_first(stdin: int, session: Session) -> bool:
+    """Handle what the host has written by now; whether it has closed its end already."""
+    poll = select.poll()
+    poll.register(stdin, select.POLLIN)
+    if not poll.poll(_FIRST_MESSAGE_MS):
+        return False
+    data = _read(stdin)
+    session.feed(data)
+    return not data
+
+
+def _read(stdin: int) -> bytes:
+    try:
+        return os.read(stdin, _CHUNK)
+    except OSError:  # a terminal that is gone
+        return b""
+
+
+class _Loop:
+    """The event loop's three tasks: stdin, deadlines, signals."""
+
+    def __init__(self, stdin: int, session: Session, writer: Writer, *, ended: bool) -> None:
+        import anyio
+
+        self._stdin = stdin
+        self._session = session
+        self._writer = writer
+        self._ended = ended
+        self._deadlines_changed = anyio.Event()
+
+    async def run(self) -> None:
+        """Run until the process ends."""
+        import anyio
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._take_signals)
+            group.start_soon(self._keep_deadlines)
+            group.start_soon(self._read_input)
+
+    async def _read_input(self) -> None:
+        import anyio
+
+        while not self._ended:
+            try:
+                await anyio.wait_readable(self._stdin)
+            except OSError:
+                # A regular file or the null device: always readable, and epoll refuses it.
+                await anyio.lowlevel.checkpoint()
+            data = _read(self._stdin)
+            if not data:
+                self._ended = True
+                self._session.end_of_input()
+                return
+            self._session.feed(data)
+            self._deadlines_changed.set()
+            while self._writer.backlog > _BACKLOG:
+                await anyio.sleep(0.005)
+
+    async def _keep_deadlines(self) -> None:
+        import anyio
+
+        while True:
+            with anyio.move_on_after(self._session.deadlines.next_delay()):
+                await self._deadlines_changed.wait()
+            self._deadlines_changed = anyio.Event()
+            if self._session.deadlines.expire():
+                self._writer.flush()
+                self._session.methods.engine.wake()
+
+    async def _take_signals(self) -> None:
+        import signal
+
+        import anyio
+
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                self._session.terminate(128 + number, signal.Signals(number).name)

@@ -1,0 +1,129 @@
+"""`generate`, `chat` and `infill`: from a call to a job in the engine.
+
+The short way is taken on the reader's thread: a resident model and a short prompt need a few
+hundred microseconds. Anything longer (a card to read, a vocabulary to load, a long prompt to
+tokenize) goes to a worker thread, so that cancels and pings behind it are read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from mlx_stdio.engine.engine import Engine
+from mlx_stdio.engine.job import GenerateJob
+from mlx_stdio.errors import EngineError
+from mlx_stdio.models.card import Card, read_card
+from mlx_stdio.models.catalog import Catalog
+from mlx_stdio.protocol.generation import Generation
+from mlx_stdio.protocol.inference import (
+    AssistantMessage,
+    ChatParams,
+    ChatResult,
+    GenerateParams,
+    GenerateResult,
+    InfillParams,
+    InfillResult,
+)
+from mlx_stdio.session.prepare import RANKS, max_tokens_of, prompt_of, sampling_of
+from mlx_stdio.session.request import GenerationRequest
+from mlx_stdio.text.model import TextModel, TextStore
+
+_SHORT_PROMPT = 4096
+
+
+class Generations:
+    """Starts generations."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        catalog: Catalog,
+        texts: TextStore,
+        workers: Callable[[], Executor],
+        default_model: str,
+    ) -> None:
+        """Args:
+        workers: gives the pool for slow preparations; made late, because most hosts' requests
+            never need it.
+        """
+        self._engine = engine
+        self._catalog = catalog
+        self._texts = texts
+        self._workers = workers
+        self._default_model = default_model
+
+    def start(self, request: GenerationRequest, params: Generation) -> None:
+        """Give a request to the engine, or fail it.
+
+        Raises:
+            EngineError: the model is not known.
+        """
+        model_id, folder = self._catalog.resolve(params.model or self._default_model)
+        request.model = model_id
+        request.build = _BUILDERS[type(params)]
+        request.stream = params.stream is not False
+        request.wants_logprobs = params.logprobs is not None
+        resident = self._engine.cache.get(model_id)
+        text = self._texts.ready(model_id)
+        if resident is not None and text is not None and _is_short(params):
+            job = self._job(request, params, resident.card)
+            self._finish_job(job, params, text)
+            self._engine.submit(job)
+            return
+
+        def prepare() -> None:
+            try:
+                card = resident.card if resident is not None else read_card(model_id, folder)
+                job = self._job(request, params, card)
+                # The weights are read while the prompt is tokenized.
+                self._engine.submit(job)
+                self._finish_job(job, params, self._texts.load(card))
+            except EngineError as error:
+                request.fail(error)
+            except Exception as error:  # noqa: BLE001 - the one reply must come
+                request.fail(EngineError("internalError", f"{type(error).__name__}: {error}"))
+            # The job is ready, or its sink is closed; the engine looks at both.
+            self._engine.wake()
+
+        self._workers().submit(prepare)
+
+    @staticmethod
+    def _job(request: GenerationRequest, params: Generation, card: Card) -> GenerateJob:
+        sampling = sampling_of(params, card)
+        request.seed = sampling.seed
+        return GenerateJob(
+            sink=request,
+            card=card,
+            rank=RANKS[params.priority],
+            arrived=request.arrived,
+            sampling=sampling,
+            max_tokens=max_tokens_of(params, card),
+        )
+
+    @staticmethod
+    def _finish_job(job: GenerateJob, params: Generation, text: TextModel) -> None:
+        job.prompt = prompt_of(params, text)
+
+
+def _is_short(params: Generation) -> bool:
+    if isinstance(params, GenerateParams):
+        return len(params.prompt) <= _SHORT_PROMPT
+    if isinstance(params, InfillParams):
+        return len(params.prefix) + len(params.suffix) <= _SHORT_PROMPT
+    assert isinstance(params, ChatParams)
+    return sum(len(m.content or "") for m in params.messages) <= _SHORT_PROMPT and not any(
+        isinstance(m.content, list) for m in params.messages
+    )
+
+
+def _chat_result(text: str, shared: dict[str, Any]) -> ChatResult:
+    return ChatResult(message=AssistantMessage(content=text), **shared)
+
+
+_BUILDERS: dict[type[Generation], Callable[[str, dict[str, Any]], Any]] = {
+    GenerateParams: lambda text, shared: GenerateResult(text=text, **shared),
+    InfillParams: lambda text, shared: InfillResult(text=text, **shared),
+    ChatParams: _chat_result,
+}

@@ -1,0 +1,234 @@
+"""The methods that need the engine, its models or their tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlx_stdio.engine.engine import Engine
+from mlx_stdio.engine.job import LoadJob, UnloadJob
+from mlx_stdio.errors import EngineError
+from mlx_stdio.log import Log
+from mlx_stdio.models.card import Card, read_card
+from mlx_stdio.models.catalog import Catalog
+from mlx_stdio.protocol.generation import Generation
+from mlx_stdio.protocol.models import LoadParams, LoadResult, ModelListResult, UnloadParams
+from mlx_stdio.session import texts
+from mlx_stdio.session.deadlines import Deadlines
+from mlx_stdio.session.generation import Generations
+from mlx_stdio.session.prepare import refuse_unbuilt
+from mlx_stdio.session.registry import Registry
+from mlx_stdio.session.request import GenerationRequest, ModelRequest, Request, Respond
+from mlx_stdio.session.status import list_models, resident_state, status
+from mlx_stdio.settings import Settings
+from mlx_stdio.text.model import TextModel, TextStore
+from mlx_stdio.wire.envelope import RequestId, notification_bytes, result_bytes
+from mlx_stdio.wire.writer import Frame, Writer
+
+_TEXT_METHODS: dict[str, Callable[[Any, TextModel], Any]] = {
+    "tokenize": texts.tokenize,
+    "detokenize": texts.detokenize,
+    "applyTemplate": texts.apply_template,
+}
+
+
+class Methods:
+    """Starts requests and keeps them until they are answered."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        writer: Writer,
+        log: Log,
+        deadlines: Deadlines,
+        started: float,
+        *,
+        on_idle: Callable[[], None],
+        on_fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Args:
+        started: `time.monotonic` of the start.
+        on_idle: called, from any thread, when the last request in flight was answered.
+        on_fatal: called from the engine's thread when it has failed.
+        """
+        self._settings = settings
+        self._writer = writer
+        self._log = log
+        self._deadlines = deadlines
+        self._started = started
+        self._on_idle = on_idle
+        self.registry = Registry()
+        self._catalog = Catalog(settings.models_dir)
+        self._texts = TextStore(trust_remote_code=settings.trust_remote_code)
+        self.engine = Engine(
+            settings, log, self._model_changed, on_fatal=on_fatal, flush=writer.flush
+        )
+        self._generations = Generations(
+            self.engine, self._catalog, self._texts, lambda: self._workers, settings.model
+        )
+
+    @cached_property
+    def _workers(self) -> Executor:
+        from concurrent.futures import ThreadPoolExecutor
+
+        return ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare")
+
+    def call(self, name: str, request_id: RequestId, params: Any, respond: Respond) -> None:
+        """Start a request.
+
+        Raises:
+            EngineError: it is refused before any work.
+        """
+        refuse_unbuilt(params)
+        if name == "engine/status":
+            limit = self._settings.memory_limit or 0
+            state = status(self.engine, self.registry, self._texts, limit, self._started)
+            respond(result_bytes(request_id, state))
+        elif isinstance(params, Generation):
+            self._generate(request_id, params, respond)
+        elif isinstance(params, LoadParams):
+            self._load(request_id, params, respond)
+        elif isinstance(params, UnloadParams):
+            self._unload(request_id, params, respond)
+        elif name == "models/list":
+            request = Request(request_id, respond, self._writer, self._closed)
+            self._later(
+                request,
+                lambda: ModelListResult(
+                    models=list_models(self.engine, self._catalog, self._texts)
+                ),
+            )
+        else:
+            self._text(name, request_id, params, respond)
+
+    def cancel(self, request_id: RequestId) -> None:
+        """Cancel a request; an id that is not in flight is passed over."""
+        request = self.registry.get(request_id)
+        if request is not None:
+            request.interrupt("cancelled", "cancelled by the client")
+            self.engine.wake()
+
+    def preload(self) -> None:
+        """Make the default model resident before anybody asks."""
+        request = Request("preload", lambda _: None, self._writer, lambda *_: None)
+        load = ModelRequest(
+            request.id, lambda _: None, self._writer, lambda *_: None, on_loaded=lambda _: None
+        )
+
+        def prepare() -> None:
+            model_id, folder = self._catalog.resolve(self._settings.model)
+            card = read_card(model_id, folder)
+            self.engine.submit(LoadJob(load, card))
+            self._texts.load(card)
+
+        def run() -> None:
+            try:
+                prepare()
+            except EngineError as error:
+                self._log.warning("preload.failed", message=error.message)
+
+        self._workers.submit(run)
+
+    def _generate(self, request_id: RequestId, params: Generation, respond: Respond) -> None:
+        settings = self._settings
+        if self.registry.generating >= settings.max_concurrent + settings.max_queued:
+            raise EngineError(
+                "overloaded",
+                "too many requests are waiting",
+                retryAfterMs=self.registry.retry_after_ms(settings.max_concurrent),
+            )
+        request = GenerationRequest(request_id, respond, self._writer, self._closed)
+        self._open(request, params)
+        try:
+            self._generations.start(request, params)
+        except EngineError as error:
+            request.fail(error)
+
+    def _load(self, request_id: RequestId, params: LoadParams, respond: Respond) -> None:
+        model_id, folder = self._catalog.resolve(params.model)
+
+        def result(seconds: float) -> LoadResult:
+            resident = self.engine.cache.get(model_id)
+            assert resident is not None
+            return LoadResult(
+                model=resident_state(resident, self._texts), load_ms=round(seconds * 1000, 3)
+            )
+
+        request = ModelRequest(request_id, respond, self._writer, self._closed, on_loaded=result)
+        self._open(request, params)
+
+        def prepare() -> Any:
+            card = self._card(model_id, folder)
+            # Before the job, so that `ready` means that a request can be tokenized at once.
+            self._texts.load(card)
+            self.engine.submit(
+                LoadJob(
+                    request,
+                    card,
+                    arrived=request.arrived,
+                    pin=params.pin,
+                    keep_alive=params.keep_alive_seconds,
+                )
+            )
+
+        self._later(request, prepare)
+
+    def _unload(self, request_id: RequestId, params: UnloadParams, respond: Respond) -> None:
+        resident = self.engine.cache.get(params.model)
+        request = ModelRequest(request_id, respond, self._writer, self._closed)
+        if resident is not None:
+            card = resident.card
+        else:
+            model_id, folder = self._catalog.resolve(params.model)
+            card = self._card(model_id, folder)
+        self._open(request, params)
+        self.engine.submit(UnloadJob(request, card, arrived=request.arrived))
+
+    def _text(self, name: str, request_id: RequestId, params: Any, respond: Respond) -> None:
+        model_id, folder = self._catalog.resolve(params.model or self._settings.model)
+        request = Request(request_id, respond, self._writer, self._closed)
+        run = _TEXT_METHODS[name]
+        self._later(request, lambda: run(params, self._texts.load(self._card(model_id, folder))))
+
+    def _card(self, model_id: str, folder: Path) -> Card:
+        resident = self.engine.cache.get(model_id)
+        return resident.card if resident is not None else read_card(model_id, folder)
+
+    def _later(self, request: Request, work: Callable[[], Any]) -> None:
+        """Do slow work on a worker thread; a result other than None answers the request."""
+        if request.id not in self.registry:
+            self.registry.add(request)
+
+        def run() -> None:
+            try:
+                result = work()
+                if result is not None:
+                    request.succeed(result)
+            except EngineError as error:
+                request.fail(error)
+            except Exception as error:  # noqa: BLE001 - the one reply must come
+                request.fail(EngineError("internalError", f"{type(error).__name__}: {error}"))
+            self._writer.flush()
+
+        self._workers.submit(run)
+
+    def _open(self, request: Request, params: Any) -> None:
+        request.stream_token = getattr(params, "stream_token", None)
+        self.registry.add(request)
+        if params.timeout_ms is not None:
+            self._deadlines.add(request, params.timeout_ms)
+
+    def _closed(self, request: Request, verdict: str) -> None:
+        self.registry.remove(request, verdict)
+        if not len(self.registry):
+            self._on_idle()
+
+    def _model_changed(self, model_id: str, state: str, reason: str) -> None:
+        if state == "available":
+            self._texts.forget(model_id)
+        self._log.info("model.changed", model=model_id, state=state, reason=reason)
+        note = {"model": model_id, "state": state, "reason": reason}
+        self._writer.put(Frame(notification_bytes("models/changed", note)))

@@ -1,0 +1,59 @@
+"""Fill-in-the-middle prompts: which special tokens a model has for it, and in which order.
+
+Sources: the model cards of Qwen2.5-Coder, StarCoder2, CodeGemma, DeepSeek-Coder, Code Llama,
+Granite and Codestral.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlx_stdio.errors import EngineError
+from mlx_stdio.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    prefix: str
+    suffix: str
+    middle: str | None
+    suffix_first: bool = False
+
+
+_FAMILIES = (
+    _Family("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),
+    _Family("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),
+    _Family("<fim-prefix>", "<fim-suffix>", "<fim-middle>"),
+    _Family("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
+    _Family("▁<PRE>", "▁<SUF>", "▁<MID>"),
+    _Family("[PREFIX]", "[SUFFIX]", None, suffix_first=True),
+)
+
+_ENDS = ("<|file_separator|>", "<|file_sep|>", "<|endoftext|>", "<|fim_pad|>", "▁<EOT>", "<EOT>")
+
+
+def infill_prompt(
+    tokenizer: Tokenizer, prefix: str, suffix: str
+) -> tuple[list[int], frozenset[int]]:
+    """The prompt that asks a model for the text between two texts.
+
+    Returns:
+        its token ids, and tokens that end an infill beside the model's own end tokens.
+
+    Raises:
+        EngineError: `unsupported` when the vocabulary has no such tokens.
+    """
+    for family in _FAMILIES:
+        before = tokenizer.token_id(family.prefix)
+        after = tokenizer.token_id(family.suffix)
+        middle = tokenizer.token_id(family.middle) if family.middle else None
+        if before is None or after is None or (family.middle and middle is None):
+            continue
+        head = [before, *tokenizer.encode(prefix, special=False)]
+        tail = [after, *tokenizer.encode(suffix, special=False)]
+        prompt = [*tail, *head] if family.suffix_first else [*head, *tail]
+        if middle is not None:
+            prompt.append(middle)
+        special = {before, after, middle} | {tokenizer.token_id(word) for word in _ENDS}
+        return prompt, frozenset(token for token in special if token is not None)
+    raise EngineError("unsupported", "the model has no fill-in-the-middle tokens")

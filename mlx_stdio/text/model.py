@@ -1,0 +1,95 @@
+"""Everything textual of one model: tokenizer, template, end tokens; and a small cache of them.
+
+Text needs no weights, so it is loaded apart from them: `tokenize` works without, and a request's
+prompt is tokenized while its weights are still read.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from mlx_stdio.errors import EngineError
+from mlx_stdio.models.card import Card
+from mlx_stdio.text.template import ChatTemplate, read_template
+from mlx_stdio.text.tokenizer import Tokenizer, load_tokenizer
+
+
+class TextModel:
+    """The text side of one model folder."""
+
+    def __init__(self, card: Card, tokenizer: Tokenizer, template: ChatTemplate) -> None:
+        self.card = card
+        self.tokenizer = tokenizer
+        self._template = template
+        self.bos = template.special.get("bos_token")
+        eos = template.special.get("eos_token")
+        eos_id = tokenizer.token_id(eos) if eos is not None else None
+        self.eos_ids = card.eos_ids or frozenset(() if eos_id is None else (eos_id,))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a raw prompt; a prompt that begins with the BOS text gets no second one."""
+        special = not (self.bos and text.startswith(self.bos))
+        return self.tokenizer.encode(text, special=special)
+
+    def render(
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        tools: list[dict[str, Any]] | None = None,
+        add_generation_prompt: bool = True,
+        variables: dict[str, Any] | None = None,
+    ) -> str:
+        """The prompt text of a conversation (see `ChatTemplate.render`).
+
+        Raises:
+            EngineError: `unsupported` when the model has no chat template.
+        """
+        if not self._template.present:
+            raise EngineError("unsupported", "the model has no chat template", model=self.card.id)
+        return self._template.render(
+            messages,
+            tools=tools,
+            add_generation_prompt=add_generation_prompt,
+            variables=variables,
+        )
+
+
+class TextStore:
+    """The text sides of the models used last; safe to call from several threads."""
+
+    _MOST = 8
+
+    def __init__(self, *, trust_remote_code: bool) -> None:
+        self._trust_remote_code = trust_remote_code
+        self._models: OrderedDict[str, TextModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def ready(self, model_id: str) -> TextModel | None:
+        """A text side that is loaded already; never waits."""
+        return self._models.get(model_id)
+
+    def load(self, card: Card) -> TextModel:
+        """The text side of a model, loaded if need be.
+
+        Raises:
+            EngineError: `modelLoadFailed`.
+        """
+        with self._lock:
+            found = self._models.get(card.id)
+            if found is None:
+                tokenizer = load_tokenizer(
+                    card.id, card.path, trust_remote_code=self._trust_remote_code
+                )
+                found = TextModel(card, tokenizer, read_template(card.path))
+                self._models[card.id] = found
+                if len(self._models) > self._MOST:
+                    self._models.popitem(last=False)
+            else:
+                self._models.move_to_end(card.id)
+            return found
+
+    def forget(self, model_id: str) -> None:
+        """Its weights were given back, so its vocabulary goes too."""
+        self._models.pop(model_id, None)

@@ -1,0 +1,182 @@
+"""A model folder's tokenizer, behind one small interface.
+
+The common path is `tokenizers` on the folder's `tokenizer.json`. Folders without one
+(SentencePiece, tiktoken, remote code) go through `transformers`, imported only then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlx_stdio.errors import EngineError
+from mlx_stdio.models.lean import IMPORT_LOCK
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as FastTokenizer
+
+# Above this many characters the call that releases the interpreter's lock is used.
+_LONG_TEXT = 2048
+
+
+class Detokenizer(Protocol):
+    """Turns tokens into text as they come; never cuts a character."""
+
+    def push(self, token: int) -> str:
+        """The text that this token completes; may be empty."""
+
+    def finish(self) -> str:
+        """What was held back; an unfinished character becomes U+FFFD."""
+
+
+class Tokenizer(Protocol):
+    """What the engine needs of a tokenizer."""
+
+    kind: str
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids; `special` adds what the tokenizer puts around a text."""
+
+    def decode(self, tokens: list[int], *, skip_special: bool) -> str:
+        """Text of token ids; ids without a word are passed over."""
+
+    def token_id(self, word: str) -> int | None:
+        """The id of one word of the vocabulary, special tokens included."""
+
+    def detokenizer(self) -> Detokenizer:
+        """A fresh incremental detokenizer that leaves special tokens out."""
+
+
+class JsonTokenizer:
+    """`tokenizer.json` through the `tokenizers` library."""
+
+    kind = "tokenizers"
+
+    def __init__(self, inner: FastTokenizer) -> None:
+        self._inner = inner
+        # A file may carry the padding and truncation of somebody's training run.
+        inner.no_padding()
+        inner.no_truncation()
+
+    @classmethod
+    def load(cls, file: Path) -> JsonTokenizer:
+        """Read the file; raises what `tokenizers` raises."""
+        from tokenizers import Tokenizer as FastTokenizer
+
+        return cls(FastTokenizer.from_file(str(file)))
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """See `Tokenizer`. Long texts let other threads run meanwhile."""
+        if len(text) < _LONG_TEXT:
+            return list(self._inner.encode(text, add_special_tokens=special).ids)
+        return list(self._inner.encode_batch([text], add_special_tokens=special)[0].ids)
+
+    def decode(self, tokens: list[int], *, skip_special: bool) -> str:
+        """See `Tokenizer`."""
+        return self._inner.decode(tokens, skip_special_tokens=skip_special)
+
+    def token_id(self, word: str) -> int | None:
+        """See `Tokenizer`."""
+        return self._inner.token_to_id(word)
+
+    def detokenizer(self) -> Detokenizer:
+        """See `Tokenizer`."""
+        return WindowDetokenizer(self)
+
+
+class TransformersTokenizer:
+    """The fallback: whatever `transformers` makes of the folder."""
+
+    kind = "transformers"
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    @classmethod
+    def load(cls, folder: Path, *, trust_remote_code: bool) -> TransformersTokenizer:
+        """Import `transformers` and let it choose; raises what it raises."""
+        with IMPORT_LOCK:
+            from transformers import AutoTokenizer
+        return cls(
+            AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=trust_remote_code
+            )
+        )
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """See `Tokenizer`."""
+        return list(self._inner.encode(text, add_special_tokens=special))
+
+    def decode(self, tokens: list[int], *, skip_special: bool) -> str:
+        """See `Tokenizer`."""
+        text: str = self._inner.decode(
+            tokens, skip_special_tokens=skip_special, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def token_id(self, word: str) -> int | None:
+        """See `Tokenizer`."""
+        found: int | None = self._inner.get_vocab().get(word)
+        return found
+
+    def detokenizer(self) -> Detokenizer:
+        """See `Tokenizer`."""
+        return WindowDetokenizer(self)
+
+
+class WindowDetokenizer:
+    """Incremental decoding for any tokenizer: decode a short window twice and take the difference.
+
+    A decoder may treat the first token of a text differently (a leading space is stripped), so a
+    few tokens that are already out stay in the window as context. Text that ends in U+FFFD may be
+    half a character and waits; a character has at most four bytes, so after more than that many
+    tokens the bytes are simply invalid and go out as they are.
+    """
+
+    _MOST_PENDING = 8
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._tokens: list[int] = []
+        self._known = 0  # tokens of the window whose text is out
+        self._out = ""  # the text of those tokens, decoded alone
+
+    def push(self, token: int) -> str:
+        """See `Detokenizer`."""
+        self._tokens.append(token)
+        text = self._tokenizer.decode(self._tokens, skip_special=True)
+        pending = len(self._tokens) - self._known
+        if text.endswith("\ufffd") and pending < self._MOST_PENDING:
+            return ""
+        return self._release(text)
+
+    def finish(self) -> str:
+        """See `Detokenizer`."""
+        if self._known == len(self._tokens):
+            return ""
+        return self._release(self._tokenizer.decode(self._tokens, skip_special=True))
+
+    def _release(self, text: str) -> str:
+        piece = text[len(self._out) :]
+        # Keep the tokens of this piece as the next one's context.
+        self._tokens = self._tokens[self._known :]
+        self._known = len(self._tokens)
+        self._out = self._tokenizer.decode(self._tokens, skip_special=True)
+        return piece
+
+
+def load_tokenizer(model_id: str, folder: Path, *, trust_remote_code: bool) -> Tokenizer:
+    """The tokenizer of a model folder.
+
+    Raises:
+        EngineError: `modelLoadFailed`, with what the library found wrong.
+    """
+    file = folder / "tokenizer.json"
+    try:
+        if file.is_file():
+            return JsonTokenizer.load(file)
+        return TransformersTokenizer.load(folder, trust_remote_code=trust_remote_code)
+    except Exception as error:  # noqa: BLE001 - both libraries raise bare `Exception`s
+        raise EngineError(
+            "modelLoadFailed", f"tokenizer: {type(error).__name__}: {error}", model=model_id
+        ) from error
