@@ -52,7 +52,7 @@ class Sampling:
 
 
 class Sampler:
-    """Draws one request's tokens. Everything it gives is lazy: nothing here waits for the device."""
+    """Draws one request's tokens. All it gives is lazy: nothing here waits."""
 
     def __init__(self, sampling: Sampling, prompt: list[int]) -> None:
         import mlx.core as mx
@@ -207,12 +207,11 @@ def _score_arrays(logits: mx.array, token: mx.array, top: int) -> tuple[mx.array
     return (own, best, mx.take_along_axis(logprobs, best, axis=-1))
 
 
-def read_scores(token: int, arrays: tuple[mx.array, ...]) -> tuple[float, list[tuple[int, float]]]:
+def read_scores(arrays: tuple[mx.array, ...]) -> tuple[float, list[tuple[int, float]]]:
     """The log probability of a token and the likeliest ones, as plain numbers.
 
     Args:
-        token: the token drawn.
-        arrays: what `Sampler.draw` gave with it.
+        arrays: what `Sampler.draw` gave with the token.
     """
     own = _finite(float(arrays[0].item()))
     if len(arrays) == 1:
@@ -225,4 +224,4 @@ def read_scores(token: int, arrays: tuple[mx.array, ...]) -> tuple[float, list[t
 
 def _finite(value: float) -> float:
     """JSON has no infinities; -9999 is the field's usual stand-in for an impossible token."""
-    return max(value, -9999.0) if value == value else -9999.0  # noqa: PLR0124 - NaN
+    return max(-9999.0, value)  # NaN is not greater either

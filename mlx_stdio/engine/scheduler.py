@@ -157,9 +157,7 @@ class Scheduler:
         except EngineError as error:
             job.sink.fail(error)
             return True, False
-        self._loading = Loading(
-            job.card, trust_remote_code=self._settings.trust_remote_code
-        )
+        self._loading = Loading(job.card, trust_remote_code=self._settings.trust_remote_code)
         return False, False
 
     def _unload(self, job: UnloadJob, resident: Resident | None, *, awaited: bool) -> bool:

@@ -109,7 +109,7 @@ class Sequence:
         if self._first_token is None:
             self._first_token = time.monotonic()
         if score_arrays:
-            own, top = read_scores(token, score_arrays)
+            own, top = read_scores(score_arrays)
             self._unsent_scores.append(TokenScore(token, own, tuple(top)))
         if token in self._prompt.stop_ids:
             return self._end("stop")

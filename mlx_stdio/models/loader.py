@@ -50,7 +50,7 @@ def load_steps(card: Card, *, trust_remote_code: bool) -> Iterator[tuple[int, in
         yield from _steps(card, trust_remote_code)
     except EngineError:
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an architecture may raise anything
+    except (Exception, SystemExit) as error:
         # `SystemExit` too: one architecture's module calls `sys.exit` when a package is missing.
         raise EngineError(
             "modelLoadFailed", f"{type(error).__name__}: {error}", model=card.id

@@ -81,9 +81,7 @@ class Generation(Params, kw_only=True):
         doc("Same seed, same text, alone or beside other requests. Default: a fresh one."),
     ] = None
     stop: Annotated[
-        Annotated[
-            list[Annotated[str, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=64)
-        ]
+        Annotated[list[Annotated[str, msgspec.Meta(min_length=1)]], msgspec.Meta(max_length=64)]
         | None,
         doc("Strings that end the text; they are not part of it, also when tokens split them."),
     ] = None

@@ -51,15 +51,13 @@ class ChatParams(Generation, kw_only=True):
     tools: Annotated[
         list[dict[str, Any]] | None, doc("Tool definitions. Not built: `unsupported`.")
     ] = None
-    tool_choice: Annotated[
-        str | dict[str, Any] | None, doc("Not built: `unsupported`.")
-    ] = None
-    enable_thinking: Annotated[
-        bool | None, doc("Given to the template as `enable_thinking`.")
-    ] = None
-    template_args: Annotated[
-        dict[str, Any] | None, doc("Further variables for the template.")
-    ] = None
+    tool_choice: Annotated[str | dict[str, Any] | None, doc("Not built: `unsupported`.")] = None
+    enable_thinking: Annotated[bool | None, doc("Given to the template as `enable_thinking`.")] = (
+        None
+    )
+    template_args: Annotated[dict[str, Any] | None, doc("Further variables for the template.")] = (
+        None
+    )
 
 
 class AssistantMessage(Result, kw_only=True, omit_defaults=False):

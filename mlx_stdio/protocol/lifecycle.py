@@ -11,12 +11,8 @@ from mlx_stdio.protocol.models import ModelState
 class InitializeParams(Params, kw_only=True):
     """The handshake; recommended, not required."""
 
-    protocol_version: Annotated[
-        int, doc("The highest version that the client speaks.", ge=1)
-    ]
-    client_info: Annotated[
-        dict[str, Any] | None, doc("Name and version, for the log.")
-    ] = None
+    protocol_version: Annotated[int, doc("The highest version that the client speaks.", ge=1)]
+    client_info: Annotated[dict[str, Any] | None, doc("Name and version, for the log.")] = None
     capabilities: Annotated[dict[str, Any] | None, doc("Reserved.")] = None
 
 
@@ -66,9 +62,7 @@ class Device(Result, kw_only=True):
     type: Annotated[str, doc("`cpu`, `gpu`, or `none` before MLX is loaded.")]
     name: str
     mlx_version: str | None = None
-    blas: Annotated[
-        str | None, doc("On a Linux CPU: the OpenBLAS in force, or `bundled`.")
-    ] = None
+    blas: Annotated[str | None, doc("On a Linux CPU: the OpenBLAS in force, or `bundled`.")] = None
 
 
 class Memory(Result, kw_only=True):

@@ -20,9 +20,7 @@ class StreamDelta(Result, kw_only=True):
     text: Annotated[str, doc("Whole characters; joined, these are the reply's text.")]
     channel: Channel
     stream_token: str | int | None = None
-    tokens: Annotated[
-        list[int] | None, doc("The token ids generated since the last delta.")
-    ] = None
+    tokens: Annotated[list[int] | None, doc("The token ids generated since the last delta.")] = None
     logprobs: list[TokenLogprobs] | None = None
 
 

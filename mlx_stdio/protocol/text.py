@@ -49,9 +49,7 @@ class ApplyTemplateParams(Params, kw_only=True):
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
     model: Model = None
-    tools: Annotated[
-        list[dict[str, Any]] | None, doc("Given to the template as `tools`.")
-    ] = None
+    tools: Annotated[list[dict[str, Any]] | None, doc("Given to the template as `tools`.")] = None
     enable_thinking: bool | None = None
     template_args: dict[str, Any] | None = None
     add_generation_prompt: Annotated[

@@ -5,8 +5,10 @@ from __future__ import annotations
 import heapq
 import itertools
 import time
+from typing import TYPE_CHECKING
 
-from mlx_stdio.session.request import Request
+if TYPE_CHECKING:
+    from mlx_stdio.session.request import Request
 
 
 class Deadlines:

@@ -1,4 +1,4 @@
-"""`stream/delta` as it waits in the writer: it can still grow, and gets its number when it leaves."""
+"""`stream/delta` as it waits in the writer: it can grow, and is numbered when it leaves."""
 
 from __future__ import annotations
 

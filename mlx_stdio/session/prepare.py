@@ -48,9 +48,7 @@ def refuse_unbuilt(params: Params) -> None:
         value = getattr(params, field, None)
         if value is None or (name == "responseFormat" and value.type == "text"):
             continue
-        raise EngineError(
-            "unsupported", f"`{name}` is not built in this version", path=f"$.{name}"
-        )
+        raise EngineError("unsupported", f"`{name}` is not built in this version", path=f"$.{name}")
 
 
 def sampling_of(params: Generation, card: Card) -> Sampling:

@@ -63,7 +63,7 @@ class ChatTemplate:
                     **(variables or {}),
                 }
             )
-        except Exception as error:  # noqa: BLE001 - a template can raise anything
+        except Exception as error:
             raise invalid_params(
                 "$.messages", f"the chat template: {type(error).__name__}: {error}"
             ) from error

@@ -176,7 +176,7 @@ def load_tokenizer(model_id: str, folder: Path, *, trust_remote_code: bool) -> T
         if file.is_file():
             return JsonTokenizer.load(file)
         return TransformersTokenizer.load(folder, trust_remote_code=trust_remote_code)
-    except Exception as error:  # noqa: BLE001 - both libraries raise bare `Exception`s
+    except Exception as error:
         raise EngineError(
             "modelLoadFailed", f"tokenizer: {type(error).__name__}: {error}", model=model_id
         ) from error

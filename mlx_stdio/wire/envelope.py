@@ -105,7 +105,7 @@ def _is_id(value: Any) -> bool:
 
 
 def result_bytes(request_id: RequestId, result: Any) -> bytes:
-    """A successful response, without a frame. `result` is made of JSON types or typed structures."""
+    """A successful response, without a frame. `result`: JSON types or typed structures."""
     return _dump({"jsonrpc": "2.0", "id": request_id, "result": result})
 
 

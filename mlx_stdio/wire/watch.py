@@ -57,9 +57,7 @@ def _wait_kqueue(stdout: int, parent: int) -> str:
     if sys.platform != "darwin":  # kqueue's names exist there only; this tells the type checker
         raise NotImplementedError
     queue = select.kqueue()
-    gone = select.kevent(
-        parent, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT
-    )
+    gone = select.kevent(parent, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
     try:
         queue.control([gone], 0)
     except ProcessLookupError:

@@ -1,0 +1,3 @@
+module github.com/mlx-stdio/mlx-stdio/clients/go
+
+go 1.25
