@@ -174,8 +174,8 @@ def _make(folder: str, type: str, seed: int, config: dict[str, Any]) -> None:  #
     out = Path(folder)
     out.mkdir(parents=True)
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     # Every byte is a word, so a random model emits broken and whole characters alike.
     tokenizer.train_from_iterator(
         ["def add(a, b):\n    return a + b\n" * 20, "the quick brown fox " * 20, "你好 🎉 é" * 20],
@@ -197,10 +197,11 @@ def _make(folder: str, type: str, seed: int, config: dict[str, Any]) -> None:  #
     module = importlib.import_module(f"mlx_lm.models.{type}")
     mx.random.seed(seed)
     model = module.Model(module.ModelArgs.from_dict(merged))
+    flat: list[Any] = tree_flatten(model.parameters())  # type: ignore[assignment]
     weights = {
         # Larger than the default initialisation: logits far apart, so that no two are equal.
         name: value * 2 if value.ndim == 2 else value
-        for name, value in tree_flatten(model.parameters())
+        for name, value in flat
     }
     mx.save_safetensors(str(out / "model.safetensors"), weights, {"format": "mlx"})
     (out / "config.json").write_text(json.dumps(merged))

@@ -44,15 +44,15 @@ def open_device(blas: str) -> DeviceFacts:
 
     gpu = mx.default_device() == mx.gpu
     info = mx.device_info()
-    recommended = info.get("max_recommended_working_set_size") or info.get("total_memory")
+    recommended = int(info.get("max_recommended_working_set_size") or info.get("total_memory") or 0)
     if gpu and mx.metal.is_available() and recommended:
         # As `mlx_lm` does around each generation; for a process that only infers, once is enough.
-        mx.set_wired_limit(int(recommended))
+        mx.set_wired_limit(recommended)
     limit = int(recommended * GPU_SHARE) if gpu and recommended else int(ram() * RAM_SHARE)
     return DeviceFacts(
         type="gpu" if gpu else "cpu",
         name=str(info.get("device_name", "unknown")),
-        mlx_version=mx.__version__,
+        mlx_version=mx.__version__,  # type: ignore[attr-defined]
         blas=library if sys.platform == "linux" and not gpu else None,
         default_limit=limit,
     )

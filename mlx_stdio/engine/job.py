@@ -54,15 +54,15 @@ class Sink(Protocol):
     def progress(self, phase: Phase, completed: int, total: int, unit: Unit) -> None:
         """What the job is waiting for."""
 
-    def delta(self, text: str, tokens: list[int], scores: list[TokenScore]) -> None:
-        """More text, and the tokens since the last call."""
-
     def fail(self, error: EngineError) -> None:
         """The job's one end, if it failed."""
 
 
 class GenerateSink(Sink, Protocol):
     """The sink of a generation."""
+
+    def delta(self, text: str, tokens: list[int], scores: list[TokenScore]) -> None:
+        """More text, and the tokens since the last call."""
 
     def finish(self, outcome: Outcome) -> None:
         """The job's one end, if it went well."""

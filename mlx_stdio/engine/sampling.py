@@ -10,7 +10,7 @@ counter-based generator), so it does not depend on what else runs, or ran before
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -110,10 +110,14 @@ class Sampler:
             logprobs = mx.where(chance < options.xtc_probability, excluded, logprobs)
         if options.top_k > 0:
             logprobs = keep_top_k(logprobs, options.top_k)
-        return mx.random.categorical(logprobs / options.temperature, key=self._key(_DRAW))
+        token: mx.array = mx.random.categorical(
+            logprobs / options.temperature, key=self._key(_DRAW)
+        )
+        return token
 
     def _key(self, use: int) -> mx.array:
-        return self._mx.random.key(mix(self._options.seed, 2 * self._position + use))
+        key: mx.array = self._mx.random.key(mix(self._options.seed, 2 * self._position + use))
+        return key
 
 
 def mix(seed: int, counter: int) -> int:
@@ -213,15 +217,15 @@ def read_scores(arrays: tuple[mx.array, ...]) -> tuple[float, list[tuple[int, fl
     Args:
         arrays: what `Sampler.draw` gave with the token.
     """
-    own = _finite(float(arrays[0].item()))
+    # MLX's own annotations say "a number or nested lists"; the shapes are known here.
+    own: Any = arrays[0].item()
     if len(arrays) == 1:
-        return own, []
-    ids, values = arrays[1].tolist(), arrays[2].tolist()
-    assert isinstance(ids, list)
-    assert isinstance(values, list)
-    return own, [(int(i), _finite(float(v))) for i, v in zip(ids[0], values[0], strict=True)]
+        return _finite(own), []
+    ids: Any = arrays[1].tolist()
+    values: Any = arrays[2].tolist()
+    return _finite(own), [(i, _finite(v)) for i, v in zip(ids[0], values[0], strict=True)]
 
 
 def _finite(value: float) -> float:
     """JSON has no infinities; -9999 is the field's usual stand-in for an impossible token."""
-    return max(-9999.0, value)  # NaN is not greater either
+    return max(-9999.0, value)  # of NaN, too, `max` keeps the first

@@ -232,7 +232,7 @@ class Scheduler:
                 self._fail(sequence.job, error)
                 self._release(sequence)
         if started:
-            mx.async_eval(started)
+            mx.async_eval(started)  # type: ignore[no-untyped-call]
         for sequence in decoding:
             try:
                 ended = sequence.advance()

@@ -104,7 +104,7 @@ class Sequence:
         """
         assert self._current is not None
         array, score_arrays = self._current
-        token = int(array.item())
+        token: int = array.item()  # type: ignore[assignment]  # one integer by its shape
         self._count += 1
         if self._first_token is None:
             self._first_token = time.monotonic()

@@ -66,7 +66,8 @@ def _steps(card: Card, trust_remote_code: bool) -> Iterator[tuple[int, int] | We
     if card.id == EMBEDDED and mx.default_device() == mx.cpu:
         # Stored in 16 bits for the repository's sake; 32 is what a CPU computes fast.
         model.set_dtype(mx.float32)
-    parameters = [value for _, value in tree_flatten(model.parameters())]
+    flat: list[Any] = tree_flatten(model.parameters())  # type: ignore[assignment]
+    parameters = [value for _, value in flat]
     total = sum(value.nbytes for value in parameters)
     done = 0
     batch: list[Any] = []

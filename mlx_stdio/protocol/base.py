@@ -26,7 +26,7 @@ class Result(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
     """Results and notifications: members that are None by default are left out."""
 
 
-class NoParams(Params):
+class NoParams(Params, frozen=True):
     """A method that takes nothing."""
 
 

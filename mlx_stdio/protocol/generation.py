@@ -12,7 +12,7 @@ Priority = Literal["interactive", "normal", "background"]
 FinishReason = Literal["stop", "length", "toolCalls"]
 
 
-class ResponseFormat(Params, kw_only=True):
+class ResponseFormat(Params, kw_only=True, frozen=True):
     """The form that the text must have."""
 
     type: Annotated[
@@ -24,7 +24,7 @@ class ResponseFormat(Params, kw_only=True):
     grammar: str | None = None
 
 
-class Generation(Params, kw_only=True):
+class Generation(Params, kw_only=True, frozen=True):
     """How to generate. Sampling defaults come from the model's `generation_config.json`."""
 
     model: Model = None

@@ -10,7 +10,7 @@ from mlx_stdio.protocol.base import Model, Params, Result, TokenId, doc
 from mlx_stdio.protocol.generation import Generation, Outcome
 
 
-class GenerateParams(Generation, kw_only=True):
+class GenerateParams(Generation, kw_only=True, frozen=True):
     """Continue a prompt as it stands, without a chat template."""
 
     prompt: Annotated[
@@ -26,14 +26,14 @@ class GenerateResult(Outcome, kw_only=True):
     text: str
 
 
-class TextPart(Params, kw_only=True):
+class TextPart(Params, kw_only=True, frozen=True):
     """One part of a message's content."""
 
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(Params, kw_only=True):
+class ChatMessage(Params, kw_only=True, frozen=True):
     """One turn. Which roles are possible is the template's affair."""
 
     role: Annotated[str, msgspec.Meta(min_length=1)]
@@ -44,7 +44,7 @@ class ChatMessage(Params, kw_only=True):
     tool_call_id: str | None = None
 
 
-class ChatParams(Generation, kw_only=True):
+class ChatParams(Generation, kw_only=True, frozen=True):
     """Answer a conversation, rendered by the model's own chat template."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
@@ -73,7 +73,7 @@ class ChatResult(Outcome, kw_only=True):
     message: AssistantMessage
 
 
-class InfillParams(Generation, kw_only=True):
+class InfillParams(Generation, kw_only=True, frozen=True):
     """Fill the gap between two texts, for models with fill-in-the-middle tokens."""
 
     prefix: Annotated[str, doc("What stands before the gap; may be empty.")]
@@ -86,7 +86,7 @@ class InfillResult(Outcome, kw_only=True):
     text: str
 
 
-class EmbedParams(Params, kw_only=True):
+class EmbedParams(Params, kw_only=True, frozen=True):
     """Vectors for texts. Not built: `unsupported`."""
 
     input: Annotated[list[str], msgspec.Meta(min_length=1)]

@@ -8,7 +8,7 @@ from mlx_stdio.protocol.base import Params, Result, doc
 from mlx_stdio.protocol.models import ModelState
 
 
-class InitializeParams(Params, kw_only=True):
+class InitializeParams(Params, kw_only=True, frozen=True):
     """The handshake; recommended, not required."""
 
     protocol_version: Annotated[int, doc("The highest version that the client speaks.", ge=1)]
@@ -50,7 +50,7 @@ class InitializeResult(Result, kw_only=True):
     default_model: str
 
 
-class CancelParams(Params, kw_only=True):
+class CancelParams(Params, kw_only=True, frozen=True):
     """Which request to cancel. Unknown and finished ids are passed over."""
 
     id: str | int

@@ -36,7 +36,7 @@ class ModelListResult(Result, kw_only=True):
     models: list[ModelState]
 
 
-class LoadParams(Params, kw_only=True):
+class LoadParams(Params, kw_only=True, frozen=True):
     """Make a model resident."""
 
     model: Annotated[str, msgspec.Meta(min_length=1)]
@@ -59,7 +59,7 @@ class LoadResult(Result, kw_only=True, omit_defaults=False):
     load_ms: Annotated[float, doc("0 when it was resident already.")]
 
 
-class UnloadParams(Params, kw_only=True):
+class UnloadParams(Params, kw_only=True, frozen=True):
     """Give a model's memory back, once the requests that came before have finished."""
 
     model: Annotated[str, msgspec.Meta(min_length=1)]

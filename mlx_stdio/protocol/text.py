@@ -10,7 +10,7 @@ from mlx_stdio.protocol.base import Model, Params, Result, TokenId, doc
 from mlx_stdio.protocol.inference import ChatMessage
 
 
-class TokenizeParams(Params, kw_only=True):
+class TokenizeParams(Params, kw_only=True, frozen=True):
     """Text to token ids."""
 
     text: str
@@ -27,7 +27,7 @@ class TokenizeResult(Result, kw_only=True):
     tokens: list[int]
 
 
-class DetokenizeParams(Params, kw_only=True):
+class DetokenizeParams(Params, kw_only=True, frozen=True):
     """Token ids to text."""
 
     tokens: list[TokenId]
@@ -44,7 +44,7 @@ class DetokenizeResult(Result, kw_only=True):
     text: str
 
 
-class ApplyTemplateParams(Params, kw_only=True):
+class ApplyTemplateParams(Params, kw_only=True, frozen=True):
     """What `chat` would send to the model."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]

@@ -100,8 +100,8 @@ class Writer:
                 self._hand_over()
                 return
             # Under the lock: the order of messages is the order of writes.
-            self._write(data)
-        if self.broken:
+            broken = not self._write(data)
+        if broken:
             self._on_broken()
 
     @property
@@ -136,7 +136,8 @@ class Writer:
         self._last.clear()
         return b"".join([item.render() + b"\n" for item in items])
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> bool:
+        """Write it all, blocking; whether somebody still reads."""
         view = memoryview(data)
         try:
             while view:
@@ -145,6 +146,7 @@ class Writer:
             # EPIPE (Python ignores SIGPIPE) or a descriptor that is gone: nobody reads.
             self.broken = True
             self._queue.clear()
+        return not self.broken
 
     def _hand_over(self) -> None:
         if self._thread is None:
