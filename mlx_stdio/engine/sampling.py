@@ -57,7 +57,6 @@ class Sampler:
     def __init__(self, sampling: Sampling, prompt: list[int]) -> None:
         import mlx.core as mx
 
-        self._mx = mx
         self._options = sampling
         self._position = 0
         self._recent: mx.array | None = None
@@ -79,7 +78,9 @@ class Sampler:
         Returns:
             the token `[1]`, and what `scores` needs: empty unless log probabilities were asked for.
         """
-        mx, options = self._mx, self._options
+        import mlx.core as mx
+
+        options = self._options
         raw = logits
         if self._bias is not None:
             logits = logits.at[:, self._bias[0]].add(self._bias[1].astype(logits.dtype))
@@ -99,7 +100,9 @@ class Sampler:
         return token, _score_arrays(raw, token, options.logprobs)
 
     def _random(self, logprobs: mx.array) -> mx.array:
-        mx, options = self._mx, self._options
+        import mlx.core as mx
+
+        options = self._options
         if 0.0 < options.top_p < 1.0:
             logprobs = keep_top_p(logprobs, options.top_p)
         if options.min_p > 0.0:
@@ -116,7 +119,9 @@ class Sampler:
         return token
 
     def _key(self, use: int) -> mx.array:
-        key: mx.array = self._mx.random.key(mix(self._options.seed, 2 * self._position + use))
+        import mlx.core as mx
+
+        key: mx.array = mx.random.key(mix(self._options.seed, 2 * self._position + use))
         return key
 
 
