@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup run test lint bench lock clean
+.PHONY: setup run test lint bench docs lock clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m tools.reference --check
+
+docs: setup
+	$(BIN)/python -m tools.reference
 
 bench: setup
 	$(BIN)/python -m bench

@@ -1,0 +1,1 @@
+"""Development tools: the reference part of `protocol.md`, the training of `pico`."""

@@ -1,0 +1,161 @@
+"""Writes the reference part of `protocol.md` from the typed definitions.
+
+`python -m tools.reference` rewrites the file between its two markers; with `--check` it changes
+nothing and fails if the file is stale. `make docs` and `make lint` call it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mlx_stdio.errors import CODES
+from mlx_stdio.protocol.methods import METHODS
+from mlx_stdio.protocol.notifications import NOTIFICATIONS
+from mlx_stdio.protocol.openrpc import openrpc_document
+
+FILE = Path(__file__).parent.parent / "protocol.md"
+BEGIN = "<!-- begin of the generated reference: `make docs` -->"
+END = "<!-- end of the generated reference -->"
+
+_SHARED = "Generation"
+_WHEN = {
+    "parseError": "The line is not JSON (or nested deeper than 1024). `id` is null.",
+    "invalidRequest": "Not a request: wrong envelope, wrong id, an id in flight, too long a line.",
+    "methodNotFound": "No such method.",
+    "invalidParams": "`data.path` says where.",
+    "internalError": "A request failed in a way that has no other name; the engine goes on.",
+    "cancelled": "By `$/cancelRequest`. `data.partial` has `text` and `completionTokens`.",
+    "modelNotFound": "No such folder, nor such an id in the local cache.",
+    "modelLoadFailed": "The folder is incomplete or broken, or its architecture unknown.",
+    "contextLengthExceeded": "`data.promptTokens`, `data.contextLength`.",
+    "overloaded": "The queue is full; `data.retryAfterMs`.",
+    "outOfMemory": "`data` has the figures: needed, limit, pinned. Nothing was evicted.",
+    "unsupported": "Defined, but this build or this model cannot do it. Before any work.",
+    "deadlineExceeded": "`timeoutMs` has passed. `data.partial` as for `cancelled`.",
+    "engineFault": "The engine as a whole failed; `engine/fatal` came before, the exit follows.",
+    "shuttingDown": "After `shutdown`, or in flight when the engine leaves (`data.partial`).",
+}
+
+
+def reference() -> str:
+    """The reference in Markdown: methods, shared parameters, structures, notifications, errors."""
+    document = openrpc_document()
+    schemas: dict[str, Any] = document["components"]["schemas"]
+    shared = _shared_properties(schemas)
+    lines = ["### Methods", ""]
+    for method in METHODS.values():
+        params = schemas[method.params.__name__]
+        mine = {k: v for k, v in params["properties"].items() if k != "_meta"}
+        generating = shared.keys() <= mine.keys()
+        if generating:
+            mine = {k: v for k, v in mine.items() if k not in shared}
+        marks = " (not built)" if not method.built else ""
+        marks += " (notification)" if method.notification else ""
+        lines += [f"#### `{method.name}`{marks}", "", method.summary, ""]
+        lines += _table(mine, params.get("required", []))
+        if generating:
+            lines += ["and the parameters of [generation](#generation-parameters).", ""]
+        if not method.notification:
+            lines += [f"Result: {_result(method.result)}", ""]
+        if method.errors:
+            lines += ["Errors: " + ", ".join(f"`{kind}`" for kind in method.errors) + ".", ""]
+    lines += ["### Generation parameters", ""]
+    lines += _table(shared, [])
+    lines += ["### Structures", ""]
+    for name in sorted(_structures(schemas)):
+        schema = schemas[name]
+        lines += [f"#### {name}", "", schema.get("description", ""), ""]
+        lines += _table(schema.get("properties", {}), schema.get("required", []))
+    lines += ["### Notifications from the engine", ""]
+    for name, kind in NOTIFICATIONS.items():
+        schema = schemas[kind.__name__]
+        lines += [f"#### `{name}`", "", schema["description"].split(": ", 1)[-1].capitalize(), ""]
+        lines += _table(schema["properties"], schema.get("required", []))
+    lines += ["### Errors", "", "| code | `data.kind` | when |", "|---|---|---|"]
+    lines += [f"| {code} | `{kind}` | {_WHEN[kind]} |" for kind, code in CODES.items()]
+    return "\n".join(lines)
+
+
+def _shared_properties(schemas: dict[str, Any]) -> dict[str, Any]:
+    """What the three generating methods have in common."""
+    names = ("GenerateParams", "ChatParams", "InfillParams")
+    first, *others = (schemas[name]["properties"] for name in names)
+    return {
+        name: schema
+        for name, schema in first.items()
+        if name != "_meta" and all(name in other for other in others)
+    }
+
+
+def _structures(schemas: dict[str, Any]) -> set[str]:
+    methods = {method.params.__name__ for method in METHODS.values()}
+    notes = {kind.__name__ for kind in NOTIFICATIONS.values()}
+    return schemas.keys() - methods - notes
+
+
+def _result(result: Any) -> str:
+    if result is type(None):
+        return "`null`."
+    name = getattr(result, "__name__", "")
+    return "an object." if name == "dict" else f"[{name}](#{name.lower()})."
+
+
+def _table(properties: dict[str, Any], required: list[str]) -> list[str]:
+    rows = {name: schema for name, schema in properties.items() if name != "_meta"}
+    if not rows:
+        return []
+    lines = ["| member | type | |", "|---|---|---|"]
+    for name, schema in rows.items():
+        label = f"`{name}`" if name in required else f"`{name}?`"
+        lines.append(f"| {label} | {_type(schema)} | {_note(schema)} |")
+    return [*lines, ""]
+
+
+def _note(schema: dict[str, Any]) -> str:
+    notes = [schema["description"]] if "description" in schema else []
+    options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
+    for option in options:
+        low = option.get("minimum", option.get("exclusiveMinimum"))
+        high = option.get("maximum")
+        if low is not None or high is not None:
+            sign = "above " if "exclusiveMinimum" in option else "from "
+            bounds = (f"{sign}{low}" if low is not None else "") + (
+                f" to {high}" if high is not None else ""
+            )
+            notes.append(f"({bounds.strip()})")
+    return " ".join(notes).replace("|", "\\|")
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        name = schema["$ref"].rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    if "enum" in schema:
+        return " \\| ".join(f'`"{value}"`' for value in schema["enum"] if value is not None)
+    if "anyOf" in schema:
+        parts = [_type(option) for option in schema["anyOf"] if option.get("type") != "null"]
+        return " \\| ".join(dict.fromkeys(parts))
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"{_type(schema.get('items', {}))}[]"
+    return str(kind)
+
+
+def main() -> int:
+    """Rewrite or check the file; the exit code."""
+    text = FILE.read_text(encoding="utf-8")
+    head, _, rest = text.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    fresh = f"{head}{BEGIN}\n\n{reference()}\n\n{END}{tail}"
+    if "--check" in sys.argv:
+        if fresh != text:
+            print("protocol.md is stale: run `make docs`", file=sys.stderr)
+        return int(fresh != text)
+    FILE.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
