@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlx_stdio import __version__
 from mlx_stdio.log import LEVELS
-from mlx_stdio.settings import Settings
+from mlx_stdio.settings import MAX_SECONDS, Settings
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -32,6 +32,7 @@ def _parser() -> ArgumentParser:
     defaults = Settings()
     parser = ArgumentParser(
         prog="mlx-stdio",
+        allow_abbrev=False,  # an abbreviation would change its meaning with the next option
         description="An LLM engine for MLX models: JSON-RPC 2.0, one message a line, on stdin and "
         "stdout. A program spawns it; see protocol.md.",
     )
@@ -109,7 +110,7 @@ def _at_least_one(text: str) -> int:
 
 def _seconds(text: str) -> float:
     value = float(text)
-    if not value >= 0:
+    if not 0 <= value <= MAX_SECONDS:
         raise ValueError(text)
     return value
 
@@ -118,6 +119,6 @@ def _size(text: str) -> int:
     number = text.upper().removesuffix("B").removesuffix("I")
     unit = number[-1:] if number[-1:].isalpha() else ""
     value = float(number.removesuffix(unit)) * _UNITS[unit] if unit in _UNITS else -1.0
-    if value < 1:
+    if not 1 <= value < 2**63:
         raise ValueError(text)
     return int(value)

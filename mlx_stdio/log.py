@@ -44,9 +44,13 @@ class Log:
         record: dict[str, Any] = {"time": round(time.time(), 3), "level": level, "event": event}
         if self.dropped:
             record["dropped"] = self.dropped
-        line = orjson.dumps({**record, **fields}, default=str)
+        try:
+            line = orjson.dumps({**record, **fields}, default=str)
+        except TypeError as error:  # nested too deep, an integer too long: what a host sent
+            line = orjson.dumps({**record, "unreadable": str(error)})
         if len(line) >= _LINE_LIMIT:
-            record["truncated"] = line.decode()[: _LINE_LIMIT // 4]
+            # A quarter, because each byte may need an escape of its own.
+            record["truncated"] = line[: _LINE_LIMIT // 4].decode(errors="ignore")
             line = orjson.dumps(record)
         with self._lock:  # a poll object serves one thread at a time
             if not any(events & select.POLLOUT for _, events in self._poll.poll(0)):

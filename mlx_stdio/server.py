@@ -57,13 +57,16 @@ def _answer_first(stdin: int, session: Session) -> bool:
     if not poll.poll(_FIRST_MESSAGE_MS):
         return False
     data = _read(stdin)
-    session.feed(data)
-    return not data
+    session.feed(data or b"")
+    return data == b""
 
 
-def _read(stdin: int) -> bytes:
+def _read(stdin: int) -> bytes | None:
+    """What is there; empty at the end, None if another reader of the pipe was faster."""
     try:
         return os.read(stdin, _CHUNK)
+    except BlockingIOError:
+        return None
     except OSError:  # a terminal that is gone
         return b""
 
@@ -99,6 +102,8 @@ class _Loop:
                 # A regular file or the null device: always readable, and epoll refuses it.
                 await anyio.lowlevel.checkpoint()
             data = _read(self._stdin)
+            if data is None:
+                continue
             if not data:
                 self._ended = True
                 self._session.end_of_input()

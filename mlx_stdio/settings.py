@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 MIB = 1024 * 1024
 
+MAX_SECONDS = 1e9
+"""Longest time that can be set (31 years): the system's timers do not take any number."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

@@ -91,14 +91,19 @@ class Prompt:
 class Job:
     """A piece of work that concerns one model.
 
+    A job is handed over when its request arrives, so that its place in the queue is that of its
+    request; what takes time to find out (`card`, a prompt) is filled in later by another thread.
+
     Attributes:
+        card: None while the model's folder is still looked at.
         rank: 0 interactive, 1 normal, 2 background.
         load_seconds: how long it waited for its model's weights.
         place: how many were before it in the queue when it was last told.
     """
 
     sink: Sink
-    card: Card
+    model_id: str
+    card: Card | None = None
     rank: Rank = 1
     arrived: float = field(default_factory=time.monotonic)
     load_seconds: float = 0.0
@@ -122,7 +127,7 @@ class GenerateJob(Job):
 
 @dataclass(slots=True, eq=False)
 class LoadJob(Job):
-    """Make a model resident.
+    """Make a model resident; it can start when its card is there.
 
     Attributes:
         pin: None leaves the pin as it is; so does `keep_alive`.

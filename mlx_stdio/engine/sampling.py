@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _MASK = 2**64 - 1
 _DRAW, _XTC = 0, 1
+_COLDEST = 1e-6
+"""Lower temperatures are this one: a division by less leaves the range of 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +115,12 @@ class Sampler:
             logprobs = mx.where(chance < options.xtc_probability, excluded, logprobs)
         if options.top_k > 0:
             logprobs = keep_top_k(logprobs, options.top_k)
+        # In 32 bits, because 16 leave the draw too few distinct random numbers; and from the best
+        # one down, because a small temperature would make minus infinity of everything.
+        logprobs = logprobs.astype(mx.float32)
+        logprobs = logprobs - mx.max(logprobs, axis=-1, keepdims=True)
         token: mx.array = mx.random.categorical(
-            logprobs / options.temperature, key=self._key(_DRAW)
+            logprobs / max(options.temperature, _COLDEST), key=self._key(_DRAW)
         )
         return token
 

@@ -73,7 +73,7 @@ class Scheduler:
 
     def idle_deadline(self) -> float | None:
         """Unload what is idle; when to look again (`time.monotonic`)."""
-        return self._cache.evict_idle(time.monotonic())
+        return self._cache.evict_idle(time.monotonic(), [job.model_id for job in self._waiting])
 
     def _drop_closed(self) -> None:
         self._waiting = [job for job in self._waiting if not job.sink.closed]
@@ -91,7 +91,7 @@ class Scheduler:
         return [
             job
             for job in self._waiting
-            if job.card.id == model_id and not isinstance(job, UnloadJob)
+            if job.model_id == model_id and not isinstance(job, UnloadJob)
         ]
 
     def _advance_load(self) -> bool:
@@ -123,7 +123,7 @@ class Scheduler:
         older: list[str] = []
         places = 0
         for job in list(self._waiting):
-            model_id = job.card.id
+            model_id = job.model_id
             resident = self._cache.get(model_id)
             done = False
             if model_id in held:
@@ -133,8 +133,8 @@ class Scheduler:
                 if not done:
                     held.add(model_id)
             elif resident is None:
-                if self._loading is None and not held_all:
-                    done, held_all = self._start_load(job, older)
+                if job.card is not None and self._loading is None and not held_all:
+                    done, held_all = self._start_load(job, job.card, older)
             elif isinstance(job, LoadJob):
                 self._apply_load(job, resident)
                 done = True
@@ -149,19 +149,19 @@ class Scheduler:
                 _tell_place(job, places)
         return len(self._waiting) < before
 
-    def _start_load(self, job: Job, older: list[str]) -> tuple[bool, bool]:
+    def _start_load(self, job: Job, card: Card, older: list[str]) -> tuple[bool, bool]:
         """Whether the job ended (it failed), and whether it has to wait for room."""
         try:
-            if not self._cache.make_room(job.card, older):
+            if not self._cache.make_room(card, older):
                 return False, True
         except EngineError as error:
             job.sink.fail(error)
             return True, False
-        self._loading = Loading(job.card, trust_remote_code=self._settings.trust_remote_code)
+        self._loading = Loading(card, trust_remote_code=self._settings.trust_remote_code)
         return False, False
 
     def _unload(self, job: UnloadJob, resident: Resident | None, *, awaited: bool) -> bool:
-        if awaited or self._is_loading(job.card.id):
+        if awaited or self._is_loading(job.model_id):
             return False
         if resident is None:
             job.sink.unloaded(0)
@@ -244,7 +244,7 @@ class Scheduler:
 
     def _fail(self, job: Job, error: Exception) -> None:
         if not isinstance(error, EngineError):
-            self._log.error("request.failed", model=job.card.id, error=repr(error))
+            self._log.error("request.failed", model=job.model_id, error=repr(error))
             error = EngineError("internalError", f"{type(error).__name__}: {error}")
         job.sink.fail(error)
 

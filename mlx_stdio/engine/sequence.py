@@ -45,7 +45,7 @@ class Sequence:
 
     def _token_budget(self) -> int:
         """At most `maxTokens`, and never past the end of the context."""
-        context = self.job.card.context_length
+        context = self.resident.card.context_length
         if context is None:
             return self.job.max_tokens
         return min(self.job.max_tokens, context - len(self._prompt.tokens))

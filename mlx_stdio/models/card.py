@@ -66,12 +66,16 @@ def read_card(model_id: str, folder: Path) -> Card:
         raise _broken(model_id, f"no model*.safetensors in {folder}")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        listed = set(_json(model_id, index).get("weight_map", {}).values())
-        if missing := listed - {file.name for file in weights}:
+        listed = _json(model_id, index).get("weight_map")
+        if not isinstance(listed, dict):
+            raise _broken(model_id, f"{index.name} has no `weight_map`")
+        if missing := {str(name) for name in listed.values()} - {file.name for file in weights}:
             raise _broken(model_id, f"{min(missing)} is listed in the index and missing")
     for file in weights:
         _check_whole(model_id, file)
-    eos = generation.get("eos_token_id") or _config_value(config, ("eos_token_id",))
+    eos = generation.get("eos_token_id")
+    if eos is None:
+        eos = _config_value(config, ("eos_token_id",))
     return Card(
         id=model_id,
         path=folder,
@@ -97,7 +101,7 @@ def _json(model_id: str, file: Path) -> dict[str, Any]:
 
         try:
             value = json.loads(file.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise _broken(model_id, f"{file.name} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise _broken(model_id, f"{file.name} is not an object")
@@ -109,15 +113,25 @@ def _check_whole(model_id: str, file: Path) -> None:
 
     MLX reads lazily and would find a truncated file only in the middle of its work.
     """
-    size = file.stat().st_size
     try:
+        size = file.stat().st_size
         with file.open("rb") as stream:
             (header_size,) = struct.unpack("<Q", stream.read(8))
             if header_size > size:
                 raise ValueError("its header is cut off")
             header = orjson.loads(stream.read(header_size))
-        ends = [row["data_offsets"][1] for name, row in header.items() if name != "__metadata__"]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        ends = [
+            int(row["data_offsets"][1]) for name, row in header.items() if name != "__metadata__"
+        ]
+    except (
+        OSError,
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
         raise _broken(model_id, f"{file.name} is no safetensors file: {error}") from None
     if size < 8 + header_size + max(ends, default=0):
         raise _broken(model_id, f"{file.name} is truncated at {size} bytes")

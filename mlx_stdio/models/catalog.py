@@ -25,6 +25,7 @@ class Catalog:
 
     def __init__(self, models_dir: str | None = None) -> None:
         self.models_dir = Path(models_dir).expanduser().absolute() if models_dir else None
+        self._ids: dict[Path, str] = {}  # the first id of each folder, links followed
 
     def resolve(self, name: str) -> tuple[str, Path]:
         """Find a model.
@@ -40,12 +41,12 @@ class Catalog:
         if "\0" in name:
             raise EngineError("modelNotFound", "a model's name has no NUL byte", model=name)
         if self.models_dir is not None and (folder := self._inside(name)) is not None:
-            return name, folder
-        path = Path(name).expanduser()
+            return self._canonical(folder, name)
+        path = _expanded(name)
         if _is_dir(path):
-            return self._canonical(path.resolve())
+            return self._canonical(path, None)
         if _HUB_ID.fullmatch(name) and (snapshot := self._snapshot(name)) is not None:
-            return name, snapshot
+            return self._canonical(snapshot, name)
         raise EngineError(
             "modelNotFound",
             f"no folder and no model in the local Hugging Face cache is named {name!r}",
@@ -57,13 +58,13 @@ class Catalog:
         found = {EMBEDDED: EMBEDDED_FOLDER}
         if self.models_dir is not None and _is_dir(self.models_dir):
             for config in sorted(self.models_dir.glob("*/config.json")):
-                found[config.parent.name] = config.parent
+                found.setdefault(*self._canonical(config.parent, config.parent.name))
         hub = hub_folder()
         for entry in sorted(hub.glob("models--*--*")) if _is_dir(hub) else ():
             name = entry.name.removeprefix("models--").replace("--", "/", 1)
             snapshot = self._snapshot(name)
             if snapshot is not None and (snapshot / "config.json").is_file():
-                found.setdefault(name, snapshot)
+                found.setdefault(*self._canonical(snapshot, name))
         return sorted(found.items())
 
     def _inside(self, name: str) -> Path | None:
@@ -73,19 +74,25 @@ class Catalog:
         folder = self.models_dir / name
         return folder if _is_dir(folder) else None
 
-    def _canonical(self, folder: Path) -> tuple[str, Path]:
-        if folder == EMBEDDED_FOLDER.resolve():
+    def _canonical(self, folder: Path, name: str | None) -> tuple[str, Path]:
+        """One id for a folder, by whatever name or link it is reached.
+
+        Args:
+            name: what it is called if nothing else has named it; None for its path.
+        """
+        real = folder.resolve()
+        if real == EMBEDDED_FOLDER.resolve():
             return EMBEDDED, EMBEDDED_FOLDER
-        if self.models_dir is not None and folder.parent == self.models_dir.resolve():
-            return folder.name, folder
-        return str(folder), folder
+        if self.models_dir is not None and real.parent == self.models_dir.resolve():
+            return real.name, real
+        return self._ids.setdefault(real, name or str(real)), real
 
     @staticmethod
     def _snapshot(name: str) -> Path | None:
         repository = hub_folder() / ("models--" + name.replace("/", "--"))
         try:
             commit = (repository / "refs" / "main").read_text().strip()
-        except OSError:
+        except (OSError, ValueError):  # unreadable, or no text
             return None
         snapshot = repository / "snapshots" / commit
         return snapshot if commit and "/" not in commit and _is_dir(snapshot) else None
@@ -99,6 +106,13 @@ def hub_folder() -> Path:
         return Path(home).expanduser() / "hub"
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "huggingface" / "hub"
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # the home of a user who does not exist
+        return Path(name)
 
 
 def _is_dir(path: Path) -> bool:

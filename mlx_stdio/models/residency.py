@@ -154,16 +154,20 @@ class ModelCache:
         self._on_change(model_id, "available", reason)
         return freed
 
-    def evict_idle(self, now: float) -> float | None:
+    def evict_idle(self, now: float, awaited: Iterable[str] = ()) -> float | None:
         """Unload models whose keep-alive has run out.
+
+        Args:
+            awaited: ids that requests wait for; these stay.
 
         Returns:
             when to look again (`time.monotonic`), or None if no model has a deadline.
         """
         pending: list[float] = []
+        kept = set(awaited)
         for resident in list(self._models.values()):
             deadline = resident.idle_deadline
-            if deadline is None:
+            if deadline is None or resident.card.id in kept:
                 continue
             if deadline <= now:
                 self.evict(resident, "idle")

@@ -31,7 +31,7 @@ class NoParams(Params, frozen=True):
 
 
 Model = Annotated[
-    str | None,
+    Annotated[str, msgspec.Meta(min_length=1)] | None,
     doc(
         "Model id: a folder, an id found in the local Hugging Face cache, a name inside "
         "`--models-dir`, or `pico`. Default: the engine's `defaultModel`."

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from mlx_stdio.protocol.base import Params, Result, doc
+from mlx_stdio.settings import MAX_SECONDS
 
 State = Literal["available", "loading", "ready"]
 
@@ -44,7 +45,7 @@ class LoadParams(Params, kw_only=True, frozen=True):
         bool | None, doc("A pinned model is never evicted; `false` takes a pin off.")
     ] = None
     keep_alive_seconds: Annotated[
-        Annotated[float, msgspec.Meta(ge=0)] | None,
+        Annotated[float, msgspec.Meta(ge=0, le=MAX_SECONDS)] | None,
         doc("Unload after so long without a request. Default: `--keep-alive`."),
     ] = None
     adapter: Annotated[str | None, doc("Not built: `unsupported`.")] = None

@@ -12,7 +12,7 @@ from mlx_stdio.protocol.base import Params
 from mlx_stdio.protocol.methods import Method
 
 _PATH = re.compile(r" - at (?:`key` in )?`([^`]+)`$")
-_UNKNOWN = re.compile(r"unknown field `(.+?)`")
+_MEMBER = re.compile(r"(?:unknown|missing required) field `(.*?)`(?: - at `|$)", re.DOTALL)
 
 
 def read_params(method: Method, params: Any) -> Params:
@@ -35,6 +35,6 @@ def read_params(method: Method, params: Any) -> Params:
         message = str(error)
         found = _PATH.search(message)
         path = found.group(1) if found else "$"
-        if unknown := _UNKNOWN.search(message):
-            path = f"{path}.{unknown.group(1)}"
+        if member := _MEMBER.search(message):
+            path = f"{path}.{member.group(1)}"
         raise EngineError("invalidParams", message, path=path) from None

@@ -28,7 +28,7 @@ from mlx_stdio.protocol.inference import (
 )
 from mlx_stdio.session.prepare import RANKS, max_tokens_of, prompt_of, sampling_of
 from mlx_stdio.session.request import GenerationRequest
-from mlx_stdio.text.model import TextModel, TextStore
+from mlx_stdio.text.model import TextStore
 
 _SHORT_PROMPT = 4096
 
@@ -65,21 +65,22 @@ class Generations:
         request.build = _BUILDERS[type(params)]
         request.stream = params.stream is not False
         request.wants_logprobs = params.logprobs is not None
+        job = GenerateJob(request, model_id, rank=RANKS[params.priority], arrived=request.arrived)
         resident = self._engine.cache.get(model_id)
         text = self._texts.ready(model_id)
         if resident is not None and text is not None and _is_short(params):
-            job = self._job(request, params, resident.card)
-            self._finish_job(job, params, text)
+            self._fill(job, params, resident.card)
+            job.prompt = prompt_of(params, text)
             self._engine.submit(job)
             return
 
         def prepare() -> None:
             try:
                 card = resident.card if resident is not None else read_card(model_id, folder)
-                job = self._job(request, params, card)
-                # The weights are read while the prompt is tokenized.
-                self._engine.submit(job)
-                self._finish_job(job, params, self._texts.load(card))
+                self._fill(job, params, card)
+                # The weights are read from now on, while the prompt is tokenized here.
+                self._engine.wake()
+                job.prompt = prompt_of(params, self._texts.load(card))
             except EngineError as error:
                 request.fail(error)
             except Exception as error:  # noqa: BLE001 - the one reply must come
@@ -87,24 +88,17 @@ class Generations:
             # The job is ready, or its sink is closed; the engine looks at both.
             self._engine.wake()
 
+        self._engine.submit(job)
         self._workers().submit(prepare)
 
     @staticmethod
-    def _job(request: GenerationRequest, params: Generation, card: Card) -> GenerateJob:
-        sampling = sampling_of(params, card)
-        request.seed = sampling.seed
-        return GenerateJob(
-            sink=request,
-            card=card,
-            rank=RANKS[params.priority],
-            arrived=request.arrived,
-            sampling=sampling,
-            max_tokens=max_tokens_of(params, card),
-        )
-
-    @staticmethod
-    def _finish_job(job: GenerateJob, params: Generation, text: TextModel) -> None:
-        job.prompt = prompt_of(params, text)
+    def _fill(job: GenerateJob, params: Generation, card: Card) -> None:
+        """Check what depends on the card; the card itself comes last, as it makes the job ready."""
+        job.sampling = sampling_of(params, card)
+        job.max_tokens = max_tokens_of(params, card)
+        assert isinstance(job.sink, GenerationRequest)
+        job.sink.seed = job.sampling.seed
+        job.card = card
 
 
 def _is_short(params: Generation) -> bool:

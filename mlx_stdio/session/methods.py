@@ -23,6 +23,7 @@ from mlx_stdio.session.prepare import refuse_unbuilt
 from mlx_stdio.session.registry import Registry
 from mlx_stdio.session.request import GenerationRequest, ModelRequest, Request, Respond
 from mlx_stdio.session.status import list_models, resident_state, status
+from mlx_stdio.session.unheard import Unheard
 from mlx_stdio.settings import Settings
 from mlx_stdio.text.model import TextModel, TextStore
 from mlx_stdio.wire.envelope import RequestId, notification_bytes, result_bytes
@@ -112,25 +113,23 @@ class Methods:
             self.engine.wake()
 
     def preload(self) -> None:
-        """Make the default model resident before anybody asks."""
-        request = Request("preload", lambda _: None, self._writer, lambda *_: None)
-        load = ModelRequest(
-            request.id, lambda _: None, self._writer, lambda *_: None, on_loaded=lambda _: None
-        )
+        """Make the default model resident before anybody asks; a failure is only logged."""
+        try:
+            model_id, folder = self._catalog.resolve(self._settings.model)
+        except EngineError as error:
+            self._log.warning("preload.failed", message=error.message)
+            return
+        job = LoadJob(Unheard(self._log), model_id)
 
         def prepare() -> None:
-            model_id, folder = self._catalog.resolve(self._settings.model)
-            card = read_card(model_id, folder)
-            self.engine.submit(LoadJob(load, card))
-            self._texts.load(card)
-
-        def run() -> None:
             try:
-                prepare()
+                job.card = read_card(model_id, folder)
+                self.engine.submit(job)
+                self._texts.load(job.card)
             except EngineError as error:
-                self._log.warning("preload.failed", message=error.message)
+                job.sink.fail(error)
 
-        self._workers.submit(run)
+        self._workers.submit(prepare)
 
     def _generate(self, request_id: RequestId, params: Generation, respond: Respond) -> None:
         settings = self._settings
@@ -160,32 +159,30 @@ class Methods:
         request = ModelRequest(request_id, respond, self._writer, self._closed, on_loaded=result)
         self._open(request, params)
 
-        def prepare() -> Any:
-            card = self._card(model_id, folder)
-            # Before the job, so that `ready` means that a request can be tokenized at once.
-            self._texts.load(card)
-            self.engine.submit(
-                LoadJob(
-                    request,
-                    card,
-                    arrived=request.arrived,
-                    pin=params.pin,
-                    keep_alive=params.keep_alive_seconds,
-                )
-            )
+        job = LoadJob(
+            request,
+            model_id,
+            arrived=request.arrived,
+            pin=params.pin,
+            keep_alive=params.keep_alive_seconds,
+        )
 
+        def prepare() -> None:
+            card = self._card(model_id, folder)
+            # Before the weights, so that a request to the loaded model is tokenized at once.
+            self._texts.load(card)
+            job.card = card
+
+        self.engine.submit(job)
         self._later(request, prepare)
 
     def _unload(self, request_id: RequestId, params: UnloadParams, respond: Respond) -> None:
-        resident = self.engine.cache.get(params.model)
+        model_id = params.model
+        if self.engine.cache.get(model_id) is None:  # a resident one's folder may be gone
+            model_id, _ = self._catalog.resolve(params.model)
         request = ModelRequest(request_id, respond, self._writer, self._closed)
-        if resident is not None:
-            card = resident.card
-        else:
-            model_id, folder = self._catalog.resolve(params.model)
-            card = self._card(model_id, folder)
         self._open(request, params)
-        self.engine.submit(UnloadJob(request, card, arrived=request.arrived))
+        self.engine.submit(UnloadJob(request, model_id, arrived=request.arrived))
 
     def _text(self, name: str, request_id: RequestId, params: Any, respond: Respond) -> None:
         model_id, folder = self._catalog.resolve(params.model or self._settings.model)
@@ -212,6 +209,7 @@ class Methods:
             except Exception as error:  # noqa: BLE001 - the one reply must come
                 request.fail(EngineError("internalError", f"{type(error).__name__}: {error}"))
             self._writer.flush()
+            self.engine.wake()
 
         self._workers.submit(run)
 

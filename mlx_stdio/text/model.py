@@ -64,7 +64,8 @@ class TextStore:
     def __init__(self, *, trust_remote_code: bool) -> None:
         self._trust_remote_code = trust_remote_code
         self._models: OrderedDict[str, TextModel] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # around the dictionary, never for long
+        self._loading = threading.Lock()  # around a load: a vocabulary is read once
 
     def ready(self, model_id: str) -> TextModel | None:
         """A text side that is loaded already; never waits."""
@@ -76,20 +77,21 @@ class TextStore:
         Raises:
             EngineError: `modelLoadFailed`.
         """
-        with self._lock:
+        with self._loading:
             found = self._models.get(card.id)
             if found is None:
                 tokenizer = load_tokenizer(
                     card.id, card.path, trust_remote_code=self._trust_remote_code
                 )
                 found = TextModel(card, tokenizer, read_template(card.path))
-                self._models[card.id] = found
-                if len(self._models) > self._MOST:
-                    self._models.popitem(last=False)
-            else:
-                self._models.move_to_end(card.id)
-            return found
+        with self._lock:
+            self._models[card.id] = found
+            self._models.move_to_end(card.id)
+            if len(self._models) > self._MOST:
+                self._models.popitem(last=False)
+        return found
 
     def forget(self, model_id: str) -> None:
         """Its weights were given back, so its vocabulary goes too."""
-        self._models.pop(model_id, None)
+        with self._lock:
+            self._models.pop(model_id, None)

@@ -45,11 +45,12 @@ class TextStream:
 
     def _release(self, piece: str) -> str:
         text = self._held + piece
-        places = [at for stop in self._stops if (at := text.find(stop)) >= 0]
-        if places:
+        # The stop string that is complete first, so that how tokens cut the text does not matter.
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:
             self.stopped = True
             self._held = ""
-            return text[: min(places)]
+            return text[: min(found)[1]]
         keep = max((_overlap(text, stop) for stop in self._stops), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

@@ -128,9 +128,9 @@ class WindowDetokenizer:
     """Incremental decoding for any tokenizer: decode a short window twice and take the difference.
 
     A decoder may treat the first token of a text differently (a leading space is stripped), so a
-    few tokens that are already out stay in the window as context. Text that ends in U+FFFD may be
-    half a character and waits; a character has at most four bytes, so after more than that many
-    tokens the bytes are simply invalid and go out as they are.
+    few tokens that are already out stay in the window as context, and special tokens, which have
+    no text, never enter it. Text that ends in U+FFFD may be half a character and waits; when too
+    many tokens wait, their bytes are invalid, and all but the possible half at the end goes out.
     """
 
     _MOST_PENDING = 8
@@ -143,25 +143,47 @@ class WindowDetokenizer:
 
     def push(self, token: int) -> str:
         """See `Detokenizer`."""
-        self._tokens.append(token)
-        text = self._tokenizer.decode(self._tokens, skip_special=True)
-        pending = len(self._tokens) - self._known
-        if text.endswith("\ufffd") and pending < self._MOST_PENDING:
+        text = self._decode([*self._tokens, token])
+        if self._known == len(self._tokens) and text == self._out and self._is_special(token):
             return ""
-        return self._release(text)
+        self._tokens.append(token)
+        if not text.endswith("\ufffd"):
+            return self._release(text, len(self._tokens))
+        pending = len(self._tokens) - self._known
+        return self._release_settled(text) if pending >= self._MOST_PENDING else ""
 
     def finish(self) -> str:
         """See `Detokenizer`."""
         if self._known == len(self._tokens):
             return ""
-        return self._release(self._tokenizer.decode(self._tokens, skip_special=True))
+        return self._release(self._decode(self._tokens), len(self._tokens))
 
-    def _release(self, text: str) -> str:
-        piece = text[len(self._out) :]
+    def _decode(self, tokens: list[int]) -> str:
+        return self._tokenizer.decode(tokens, skip_special=True)
+
+    def _is_special(self, token: int) -> bool:
+        return self._tokenizer.decode([token], skip_special=False) != ""
+
+    def _release_settled(self, text: str) -> str:
+        """Let invalid bytes go, up to a place where no character can be cut."""
+        for end in range(self._known + 1, len(self._tokens)):
+            if len(self._tokens) - end >= self._MOST_PENDING:
+                continue
+            head, tail = self._decode(self._tokens[:end]), self._decode(self._tokens[end:])
+            if head + tail == text:
+                return self._release(head, end)
+        return ""
+
+    def _release(self, text: str, end: int) -> str:
+        """Let the text of the window's first `end` tokens go."""
+        if text.startswith(self._out):
+            piece = text[len(self._out) :]
+        else:  # invalid bytes after these changed what is out: they can only be read alone
+            piece = self._decode(self._tokens[self._known : end])
         # Keep the tokens of this piece as the next one's context.
         self._tokens = self._tokens[self._known :]
-        self._known = len(self._tokens)
-        self._out = self._tokenizer.decode(self._tokens, skip_special=True)
+        self._known = end - self._known
+        self._out = self._decode(self._tokens[: self._known])
         return piece
 
 

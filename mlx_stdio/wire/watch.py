@@ -39,8 +39,9 @@ def _wait_poll(stdout: int, parent: int) -> str:
         pidfd = os.pidfd_open(parent)
     except ProcessLookupError:
         return "parent"
-    except OSError:
-        # Old kernels, and sandboxes that refuse the call: look once a second instead.
+    except (OSError, AttributeError):
+        # Old kernels, sandboxes that refuse the call, Pythons built without it: look once a
+        # second instead.
         pidfd = -1
     poll = select.poll()
     # No events asked for: POLLERR and POLLHUP, which say that the reader is gone, always come.

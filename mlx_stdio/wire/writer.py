@@ -141,7 +141,11 @@ class Writer:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self._fd, view) :]
+                try:
+                    view = view[os.write(self._fd, view) :]
+                except BlockingIOError:
+                    # The host has put the pipe, which it shares with us, into non-blocking mode.
+                    select.select([], [self._fd], [])
         except OSError:
             # EPIPE (Python ignores SIGPIPE) or a descriptor that is gone: nobody reads.
             self.broken = True
