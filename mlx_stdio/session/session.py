@@ -6,6 +6,7 @@ its bytes are there, whatever the engine is doing. It runs on the event loop's t
 
 from __future__ import annotations
 
+import threading
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class Session:
         self._ending = ending
         self._log = log
         self._framer = LineFramer(settings.max_message_bytes)
+        self._feeding = threading.Lock()
         self._shut_down = False
         self._drained = False
         self._started = time.monotonic()
@@ -68,8 +70,9 @@ class Session:
 
     def feed(self, data: bytes) -> None:
         """Handle bytes from stdin as they came."""
-        for frame in self._framer.feed(data):
-            self._frame(frame)
+        with self._feeding:
+            for frame in self._framer.feed(data):
+                self._frame(frame)
         self._writer.flush()
 
     def end_of_input(self) -> None:
@@ -93,7 +96,8 @@ class Session:
         self._log.error("engine.fatal", error=message)
         note = {"kind": "engineFault", "message": message}
         self._writer.put(Frame(notification_bytes("engine/fatal", note)))
-        self._interrupt_all("engineFault", message)
+        with self._feeding:  # whatever was read so far is in flight now, and gets its answer
+            self._interrupt_all("engineFault", message)
         self._ending.leave(EXIT_ENGINE_FAULT, "engine fault")
 
     def _interrupt_all(self, kind: str, message: str) -> None:
