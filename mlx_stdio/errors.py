@@ -39,6 +39,8 @@ class EngineError(Exception):
     """
 
     def __init__(self, kind: str, message: str, **data: Any) -> None:
+        # A file's name may hold bytes that are no UTF-8; JSON cannot carry them.
+        message = message.encode(errors="replace").decode()
         super().__init__(message)
         self.kind = kind
         self.code = CODES[kind]

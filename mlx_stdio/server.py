@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 
 from mlx_stdio.log import Log
 from mlx_stdio.session.ending import Ending
@@ -22,6 +23,7 @@ _CHUNK = 256 * 1024
 _FIRST_MESSAGE_MS = 50
 """How long the start waits for a first message before it goes on with the slow imports."""
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 4096
 """Messages that may wait for a slow host before no more are read from it."""
 
@@ -32,6 +34,11 @@ def serve(pipes: Pipes, settings: Settings, parent: int) -> None:
     Args:
         parent: the host's process id, as it was when this process began.
     """
+    # Until the event loop takes signals they are only noted: their default is to end the process
+    # without a reply to what the first message began.
+    early: list[int] = []
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, _: early.append(number))
     log = Log(settings.log_level)
     writer = Writer(pipes.stdout, on_broken=lambda: ending.leave_now("stdout is closed"))
     ending = Ending(writer, log)
@@ -47,7 +54,7 @@ def serve(pipes: Pipes, settings: Settings, parent: int) -> None:
 
     import anyio
 
-    anyio.run(_Loop(pipes.stdin, session, writer, ended=ended).run)
+    anyio.run(_Loop(pipes.stdin, session, writer, early, ended=ended).run)
 
 
 def _answer_first(stdin: int, session: Session) -> bool:
@@ -74,12 +81,19 @@ def _read(stdin: int) -> bytes | None:
 class _Loop:
     """The event loop's three tasks: stdin, deadlines, signals."""
 
-    def __init__(self, stdin: int, session: Session, writer: Writer, *, ended: bool) -> None:
+    def __init__(
+        self, stdin: int, session: Session, writer: Writer, early: list[int], *, ended: bool
+    ) -> None:
+        """Args:
+        early: signals that came before this loop.
+        ended: whether stdin is at its end already.
+        """
         import anyio
 
         self._stdin = stdin
         self._session = session
         self._writer = writer
+        self._early = early
         self._ended = ended
         self._deadlines_changed = anyio.Event()
 
@@ -125,10 +139,13 @@ class _Loop:
                 self._session.methods.engine.wake()
 
     async def _take_signals(self) -> None:
-        import signal
-
         import anyio
 
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+            for number in self._early:
+                self._terminate(number)
             async for number in signals:
-                self._session.terminate(128 + number, signal.Signals(number).name)
+                self._terminate(number)
+
+    def _terminate(self, number: int) -> None:
+        self._session.terminate(128 + number, signal.Signals(number).name)

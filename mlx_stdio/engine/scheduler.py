@@ -136,8 +136,9 @@ class Scheduler:
                 if job.card is not None and self._loading is None and not held_all:
                     done, held_all = self._start_load(job, job.card, older)
             elif isinstance(job, LoadJob):
-                self._apply_load(job, resident)
-                done = True
+                done = job.card is not None  # its tokenizer may still prove to be broken
+                if done:
+                    self._apply_load(job, resident)
             elif isinstance(job, GenerateJob) and not (held_all and not resident.pinned):
                 done = self._start(job, resident)
             if done:

@@ -30,9 +30,24 @@ class Ending:
         self._once = threading.Lock()
 
     def leave(self, code: int, reason: str) -> None:
-        """Flush what a host still reads, at most a second, and exit; the second caller waits."""
-        self._once.acquire()
+        """Flush what a host still reads, at most a second, and exit."""
         self._writer.close(_FLUSH_SECONDS)
+        self._exit(code, reason)
+
+    def leave_when_read(self, reason: str) -> None:
+        """Exit with code 0 as soon as the host has read everything, however slow it is.
+
+        Returns at once. The watch on the host and the signals may end the process earlier.
+        """
+
+        def wait() -> None:
+            if self._writer.close(None):
+                self._exit(EXIT_OK, reason)
+
+        threading.Thread(target=wait, name="ending", daemon=True).start()
+
+    def _exit(self, code: int, reason: str) -> None:
+        self._once.acquire()  # never released: a second caller waits for the end
         self._log.info("exit", code=code, reason=reason)
         os._exit(code)
 

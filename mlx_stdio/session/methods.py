@@ -145,6 +145,8 @@ class Methods:
             self._generations.start(request, params)
         except EngineError as error:
             request.fail(error)
+        except Exception as error:  # noqa: BLE001 - the one reply must come
+            request.fail(EngineError("internalError", f"{type(error).__name__}: {error}"))
 
     def _load(self, request_id: RequestId, params: LoadParams, respond: Respond) -> None:
         model_id, folder = self._catalog.resolve(params.model)

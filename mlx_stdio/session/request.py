@@ -84,8 +84,9 @@ class Request:
         with self._lock:
             if self.closed:
                 return
+            message = response()  # first: if that raises, the request can still be failed
             self.closed = True
-            self._respond(response())
+            self._respond(message)
         self._on_closed(self, verdict)
 
 

@@ -50,6 +50,7 @@ class Session:
         self._feeding = threading.Lock()
         self._shut_down = False
         self._drained = False
+        self._leaving = False
         self._started = time.monotonic()
         self.deadlines = Deadlines()
 
@@ -86,13 +87,14 @@ class Session:
 
     def terminate(self, code: int, reason: str) -> None:
         """Answer everything in flight with `shuttingDown` and leave."""
-        self._shut_down = True
+        self._shut_down = self._leaving = True
         self._interrupt_all("shuttingDown", f"the engine is leaving ({reason})")
         self._ending.leave(code, reason)
 
     def fatal(self, error: BaseException) -> None:
         """The engine's thread has failed: say so, answer everything, leave."""
-        message = f"{type(error).__name__}: {error}"
+        self._shut_down = self._leaving = True
+        message = EngineError("engineFault", f"{type(error).__name__}: {error}").message
         self._log.error("engine.fatal", error=message)
         note = {"kind": "engineFault", "message": message}
         self._writer.put(Frame(notification_bytes("engine/fatal", note)))
@@ -108,8 +110,8 @@ class Session:
 
     def _on_idle(self) -> None:
         """Nothing is in flight any more."""
-        if self._drained:
-            self._ending.leave(EXIT_OK, "end of input")
+        if self._drained and not self._leaving:
+            self._ending.leave_when_read("end of input")
 
     def _frame(self, frame: bytes | Oversize) -> None:
         if isinstance(frame, Oversize):
@@ -138,6 +140,10 @@ class Session:
                 self._call(message, respond)
             except EngineError as error:
                 respond(error_bytes(message.id, error))
+            except Exception as error:  # noqa: BLE001 - one message must not end the session
+                self._log.error("request.failed", method=message.method, error=repr(error))
+                text = f"{type(error).__name__}: {error}"
+                respond(error_bytes(message.id, EngineError("internalError", text)))
         elif isinstance(message, Invalid):
             respond(error_bytes(message.id, message.error))
         elif isinstance(message, Notification):
@@ -147,7 +153,7 @@ class Session:
             self._log.warning("response.ignored")
 
     def _call(self, call: Call, respond: Respond) -> None:
-        if call.method == "ping" and not call.params:
+        if call.method == "ping" and (call.params is None or call.params == {}):
             # Before anything is imported or looked up.
             respond(result_bytes(call.id, {}))
             return
@@ -156,7 +162,7 @@ class Session:
 
         method = METHODS.get(call.method)
         if method is None or method.notification:
-            raise EngineError("methodNotFound", f"no method is named {call.method!r}")
+            raise EngineError("methodNotFound", f"no method is named {call.method[:100]!r}")
         if "methods" in self.__dict__ and call.id in self.methods.registry:
             raise EngineError("invalidRequest", "a request with this id is still in flight")
         params = read_params(method, call.params)

@@ -25,8 +25,7 @@ class LineFramer:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._parts: list[bytes] = []
-        self._held = 0
+        self._held = bytearray()  # not a list of pieces: those cost more than their bytes
         self._skipping = False
 
     def feed(self, data: bytes) -> Iterator[bytes | Oversize]:
@@ -50,19 +49,16 @@ class LineFramer:
         if self._skipping or not piece:
             return
         # One byte of grace: the `\r` of a CRLF does not count.
-        if self._held + len(piece) > self.limit + 1:
-            self._parts.clear()
-            self._held = 0
+        if len(self._held) + len(piece) > self.limit + 1:
+            self._held = bytearray()
             self._skipping = True
             yield Oversize(self.limit)
             return
-        self._parts.append(piece)
-        self._held += len(piece)
+        self._held += piece
 
     def _finish(self) -> Iterator[bytes | Oversize]:
-        line = b"".join(self._parts)
-        self._parts.clear()
-        self._held = 0
+        line = bytes(self._held)
+        self._held = bytearray()
         if self._skipping:
             self._skipping = False
             return

@@ -7,7 +7,9 @@ Rules it keeps:
 - the caller never blocks on a slow host: what a pipe takes without blocking is written at once,
   the rest is left to a thread that exists only since the first time it was needed;
 - while the host is slow, a stream's later text joins the piece that still waits (`Delta.absorb`),
-  so what is queued is bounded by the text itself and nothing is dropped.
+  so what is queued is bounded by the text itself and nothing is dropped;
+- a descriptor that somebody has made non-blocking (the mode belongs to the pipe's end, not to this
+  process) is written all the same.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -60,6 +61,7 @@ class Writer:
         self._fd = fd
         self._on_broken = on_broken
         self._queue: deque[Item] = deque()
+        self._rest = b""  # rendered already, and goes before the queue
         self._last: dict[object, Item] = {}
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
@@ -68,6 +70,7 @@ class Writer:
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
         self.broken = False
+        self._reported = False
 
     def put(self, item: Item, lane: object = None) -> None:
         """Queue one message.
@@ -89,46 +92,47 @@ class Writer:
     def flush(self) -> None:
         """Write what is queued, now if that cannot block, else by the writer's thread."""
         with self._lock:
-            if self._writing or not self._queue or self.broken:
+            if self._writing or not (self._queue or self._rest) or self.broken:
                 return
-            if self._may_block():
+            if self._rest or self._may_block():
                 self._hand_over()
                 return
             data = self._drain()
-            if len(data) > select.PIPE_BUF:
-                self._queue.append(Frame(data[:-1]))
+            if len(data) <= select.PIPE_BUF:
+                # Under the lock: the order of messages is the order of writes.
+                data = self._write(data)
+            if data:
+                self._rest = data
                 self._hand_over()
                 return
-            # Under the lock: the order of messages is the order of writes.
-            broken = not self._write(data)
-        if broken:
-            self._on_broken()
+        self._report_broken()
 
     @property
     def backlog(self) -> int:
         """Messages that wait because the host reads slowly; the reader of stdin looks at it."""
         return len(self._queue)
 
-    def close(self, seconds: float) -> bool:
-        """Flush and wait until all is written.
+    def close(self, seconds: float | None) -> bool:
+        """Flush and wait until all is written; several threads may wait.
 
         Args:
-            seconds: how long a slow host is waited for.
+            seconds: how long a slow host is waited for; None: as long as it is there.
 
         Returns:
             whether everything was written.
         """
         self.flush()
-        end = time.monotonic() + seconds
-        while (self._queue or self._writing) and not self.broken:
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.001)
-        return not self.broken
+        with self._lock:
+            # Under the lock: between the queue and the descriptor, what is taken is in neither.
+            return (
+                self._work.wait_for(
+                    lambda: self.broken or not (self._queue or self._rest or self._writing), seconds
+                )
+                and not self.broken
+            )
 
     def _may_block(self) -> bool:
-        events = self._poll.poll(0)
-        return not events
+        return not self._poll.poll(0)
 
     def _drain(self) -> bytes:
         items = list(self._queue)
@@ -136,36 +140,47 @@ class Writer:
         self._last.clear()
         return b"".join([item.render() + b"\n" for item in items])
 
-    def _write(self, data: bytes) -> bool:
-        """Write it all, blocking; whether somebody still reads."""
+    def _write(self, data: bytes) -> bytes:
+        """Write it all; what a non-blocking descriptor did not take."""
         view = memoryview(data)
         try:
             while view:
-                try:
-                    view = view[os.write(self._fd, view) :]
-                except BlockingIOError:
-                    # The host has put the pipe, which it shares with us, into non-blocking mode.
-                    select.select([], [self._fd], [])
+                view = view[os.write(self._fd, view) :]
+        except BlockingIOError:
+            return bytes(view)
         except OSError:
             # EPIPE (Python ignores SIGPIPE) or a descriptor that is gone: nobody reads.
             self.broken = True
+        return b""
+
+    def _report_broken(self) -> None:
+        with self._lock:
+            if not self.broken or self._reported:
+                return
+            self._reported = True
             self._queue.clear()
-        return not self.broken
+            self._work.notify_all()
+        self._on_broken()
 
     def _hand_over(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
             self._thread.start()
-        self._work.notify()
+        self._work.notify_all()
 
     def _run(self) -> None:
+        patience = select.poll()
+        patience.register(self._fd, select.POLLOUT)
         while not self.broken:
             with self._lock:
-                while not self._queue:
+                while not (self._queue or self._rest):
                     self._work.wait()
-                data = self._drain()
+                data = self._rest or self._drain()
+                self._rest = b""
                 self._writing = True
-            self._write(data)
+            while data := self._write(data):
+                patience.poll()
             with self._lock:
                 self._writing = False
-        self._on_broken()
+                self._work.notify_all()
+        self._report_broken()
