@@ -27,6 +27,8 @@ _FAMILIES = (
     _Family("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
     _Family("▁<PRE>", "▁<SUF>", "▁<MID>"),
     _Family("[PREFIX]", "[SUFFIX]", None, suffix_first=True),
+    # `pico`: without a token for the middle, the middle is what continues the prefix.
+    _Family("<|fim_prefix|>", "<|fim_suffix|>", None, suffix_first=True),
 )
 
 _ENDS = ("<|file_separator|>", "<|file_sep|>", "<|endoftext|>", "<|fim_pad|>", "▁<EOT>", "<EOT>")

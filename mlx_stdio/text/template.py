@@ -6,6 +6,7 @@ Source of the environment (sandbox, block trimming, loop controls, `tojson`, `ra
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,8 @@ from mlx_stdio.errors import EngineError, invalid_params
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from jinja2.nodes import Node
+    from jinja2.parser import Parser
 
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
 
@@ -77,8 +80,19 @@ class ChatTemplate:
 
 def _compile(source: str) -> Template:
     from jinja2 import TemplateError
-    from jinja2.ext import loopcontrols
+    from jinja2.ext import Extension, loopcontrols
+    from jinja2.nodes import Scope
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Generation(Extension):
+        """`{% generation %}`: for training, it marks what the assistant said; here, just that."""
+
+        tags = {"generation"}  # noqa: RUF012 - as the base class declares it
+
+        def parse(self, parser: Parser) -> list[Node]:
+            next(parser.stream)
+            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            return [Scope(body)]
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
@@ -100,14 +114,14 @@ def _compile(source: str) -> Template:
         )
 
     environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
     )
     environment.filters["tojson"] = tojson
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return environment.from_string(source)
-    except TemplateError as error:
+    except Exception as error:  # Python may refuse what Jinja made of it
         raise EngineError(
             "unsupported", f"the model's chat template does not compile: {error}"
         ) from error
@@ -127,18 +141,22 @@ def read_template(folder: Path) -> ChatTemplate:
     }
     source: Any = config.get("chat_template")
     if isinstance(source, list):
-        source = {row["name"]: row["template"] for row in source}
+        rows = [row for row in source if isinstance(row, dict)]
+        source = {str(row.get("name")): row.get("template") for row in rows}
     source = _object(folder / "chat_template.json").get("chat_template", source)
     jinja_file = folder / "chat_template.jinja"
     if jinja_file.is_file():
-        source = jinja_file.read_text(encoding="utf-8")
+        with contextlib.suppress(OSError, ValueError):
+            source = jinja_file.read_text(encoding="utf-8")
+    if isinstance(source, dict):
+        source = {name: text for name, text in source.items() if isinstance(text, str)}
     return ChatTemplate(source if isinstance(source, (str, dict)) else {}, special)
 
 
 def _object(file: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

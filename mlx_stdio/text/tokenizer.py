@@ -144,7 +144,7 @@ class WindowDetokenizer:
     def push(self, token: int) -> str:
         """See `Detokenizer`."""
         text = self._decode([*self._tokens, token])
-        if self._known == len(self._tokens) and text == self._out and self._is_special(token):
+        if self._known == len(self._tokens) and text == self._out and self._has_no_text(token):
             return ""
         self._tokens.append(token)
         if not text.endswith("\ufffd"):
@@ -161,8 +161,9 @@ class WindowDetokenizer:
     def _decode(self, tokens: list[int]) -> str:
         return self._tokenizer.decode(tokens, skip_special=True)
 
-    def _is_special(self, token: int) -> bool:
-        return self._tokenizer.decode([token], skip_special=False) != ""
+    def _has_no_text(self, token: int) -> bool:
+        # A space at the very beginning may have been stripped: it still counts for the next token.
+        return self._out != "" or self._tokenizer.decode([token], skip_special=False) != ""
 
     def _release_settled(self, text: str) -> str:
         """Let invalid bytes go, up to a place where no character can be cut."""
