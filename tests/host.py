@@ -190,9 +190,14 @@ class Host:
         return taken
 
     def rest(self) -> list[Any]:
-        """Everything until the end of the stream."""
+        """Everything until the end of the stream, what was passed over so far included."""
         messages = list(self._held)
         self._held = []
+        return messages + self.later()
+
+    def later(self) -> list[Any]:
+        """What comes, until the end of the stream, after all that was looked at so far."""
+        messages: list[Any] = []
         while (message := self._messages.get(timeout=PATIENCE)) is not None:
             messages.append(message)
         return messages
