@@ -1,0 +1,1 @@
+"""Everything that makes the embedded default model *pico*: data, tokenizer, training, measures."""
