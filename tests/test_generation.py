@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.host import Host, RpcError, joined
+from tests.phases import wait_until
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -197,6 +198,7 @@ def test_requests_make_progress_together(shared_host: Host) -> None:
 
 def test_interactive_goes_before_background(narrow: Host) -> None:
     running = narrow.start("generate", prompt="a", maxTokens=400, ignoreEos=True, stream=False)
+    wait_until(lambda: narrow.call("engine/status")["requests"]["running"])
     background = narrow.start("generate", prompt="b", maxTokens=2, priority="background")
     interactive = narrow.start("generate", prompt="c", maxTokens=2, priority="interactive")
     for request_id in (running, background, interactive):

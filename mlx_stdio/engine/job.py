@@ -98,6 +98,7 @@ class Job:
         card: None while the model's folder is still looked at.
         rank: 0 interactive, 1 normal, 2 background.
         load_seconds: how long it waited for its model's weights.
+        bytes_told: how far its model's load was when it was last told.
         place: how many were before it in the queue when it was last told.
     """
 
@@ -107,6 +108,7 @@ class Job:
     rank: Rank = 1
     arrived: float = field(default_factory=time.monotonic)
     load_seconds: float = 0.0
+    bytes_told: int = -1
     first_place: int = 0
     place: int = 0
 

@@ -19,7 +19,6 @@ class Loading:
             card, trust_remote_code=trust_remote_code
         )
         self._began = time.monotonic()
-        self._told: dict[Job, int] = {}
 
     def advance(self, waiting: list[Job]) -> Weights | None:
         """Read one more slice.
@@ -41,8 +40,9 @@ class Loading:
             return step
         done, total = step
         for job in waiting:
-            if done > self._told.get(job, -1):
-                self._told[job] = done
+            # A job may see a second load: of a model that had to leave before the job's turn came.
+            if done > job.bytes_told:
+                job.bytes_told = done
                 job.sink.progress("loading", done, total, "bytes")
         return None
 

@@ -88,11 +88,14 @@ class Scheduler:
         return self._loading is not None and self._loading.card.id == model_id
 
     def _awaiting(self, model_id: str) -> list[Job]:
-        return [
-            job
-            for job in self._waiting
-            if job.model_id == model_id and not isinstance(job, UnloadJob)
-        ]
+        """Who waits for a load of this model: not those behind an unload of it."""
+        jobs: list[Job] = []
+        for job in self._waiting:
+            if job.model_id == model_id:
+                if isinstance(job, UnloadJob):
+                    break
+                jobs.append(job)
+        return jobs
 
     def _advance_load(self) -> bool:
         if self._loading is None:
@@ -110,8 +113,9 @@ class Scheduler:
                 job.sink.fail(error)
             return True
         if weights is not None:
-            self._loading = None
+            # In this order: whoever lists the models meanwhile finds it loading or ready.
             self._cache.add(card, weights, self._settings.keep_alive)
+            self._loading = None
             self._log.info("model.loaded", model=card.id, bytes=weights.bytes)
         return True
 
@@ -146,7 +150,7 @@ class Scheduler:
                 continue
             older.append(model_id)
             places += 1
-            if resident is not None or not self._is_loading(model_id):
+            if model_id in held or not self._is_loading(model_id):
                 _tell_place(job, places)
         return len(self._waiting) < before
 
@@ -263,6 +267,6 @@ def _tell_place(job: Job, place: int) -> None:
     if job.first_place == 0:
         job.first_place = job.place = place
         job.sink.progress("queued", 0, place, "requests")
-    elif place < job.place:
+    elif place <= job.place - max(1, job.place // 4):
         job.place = place
         job.sink.progress("queued", job.first_place - place, job.first_place, "requests")

@@ -90,6 +90,7 @@ def read_card(model_id: str, folder: Path) -> Card:
 
 def _json(model_id: str, file: Path) -> dict[str, Any]:
     try:
+        _check_regular(model_id, file)
         value = orjson.loads(file.read_bytes())
     except FileNotFoundError:
         raise _broken(model_id, f"{file.name} is missing in {file.parent}") from None
@@ -108,12 +109,19 @@ def _json(model_id: str, file: Path) -> dict[str, Any]:
     return value
 
 
+def _check_regular(model_id: str, file: Path) -> None:
+    """Reading a pipe or a device may never come to an end."""
+    if file.exists() and not file.is_file():
+        raise _broken(model_id, f"{file.name} is not a file")
+
+
 def _check_whole(model_id: str, file: Path) -> None:
     """A safetensors file states its own length: 8 bytes, a JSON header, and offsets into the rest.
 
     MLX reads lazily and would find a truncated file only in the middle of its work.
     """
     try:
+        _check_regular(model_id, file)
         size = file.stat().st_size
         with file.open("rb") as stream:
             (header_size,) = struct.unpack("<Q", stream.read(8))

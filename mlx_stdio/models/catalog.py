@@ -8,6 +8,7 @@ with the commit of a branch in `refs/<branch>`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from pathlib import Path
@@ -55,16 +56,20 @@ class Catalog:
 
     def known(self) -> list[tuple[str, Path]]:
         """Every model that can be named without a path: id and folder, sorted by id."""
-        found = {EMBEDDED: EMBEDDED_FOLDER}
+        named: list[tuple[Path, str]] = []
         if self.models_dir is not None and _is_dir(self.models_dir):
-            for config in sorted(self.models_dir.glob("*/config.json")):
-                found.setdefault(*self._canonical(config.parent, config.parent.name))
+            configs = sorted(self.models_dir.glob("*/config.json"))
+            named += [(config.parent, config.parent.name) for config in configs]
         hub = hub_folder()
         for entry in sorted(hub.glob("models--*--*")) if _is_dir(hub) else ():
             name = entry.name.removeprefix("models--").replace("--", "/", 1)
             snapshot = self._snapshot(name)
             if snapshot is not None and (snapshot / "config.json").is_file():
-                found.setdefault(*self._canonical(snapshot, name))
+                named.append((snapshot, name))
+        found = {EMBEDDED: EMBEDDED_FOLDER}
+        for folder, name in named:
+            with contextlib.suppress(EngineError):
+                found.setdefault(*self._canonical(folder, name))
         return sorted(found.items())
 
     def _inside(self, name: str) -> Path | None:
@@ -79,8 +84,14 @@ class Catalog:
 
         Args:
             name: what it is called if nothing else has named it; None for its path.
+
+        Raises:
+            EngineError: `modelNotFound` for bytes that are no UTF-8: JSON cannot carry them.
         """
         real = folder.resolve()
+        if not _is_text(f"{real}{name}"):
+            shown = (name or str(real)).encode(errors="replace").decode()
+            raise EngineError("modelNotFound", f"the path of {shown} is not UTF-8", model=shown)
         if real == EMBEDDED_FOLDER.resolve():
             return EMBEDDED, EMBEDDED_FOLDER
         if self.models_dir is not None and real.parent == self.models_dir.resolve():
@@ -106,6 +117,14 @@ def hub_folder() -> Path:
         return Path(home).expanduser() / "hub"
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "huggingface" / "hub"
+
+
+def _is_text(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _expanded(name: str) -> Path:

@@ -7,7 +7,8 @@ model modules, caches and the loader of weights need neither. So
 - `mlx_lm.utils` is run once more, privately, with stand-ins for the three modules that it imports
   and that loading weights does not use. A private copy, so that whoever imports the real one later
   gets the real one. One of the stand-ins is `resource`: the original lowers the process's limit of
-  open files as it is imported, or raises where it may not.
+  open files as it is imported, or raises where it may not. And its `glob` takes a folder's name as
+  it stands: `model[4bit]` is no pattern.
 
 `tests/test_lean.py` pins what this relies on.
 """
@@ -84,6 +85,7 @@ def _run_utils() -> ModuleType:
                     del sys.modules[name]
                 else:
                     sys.modules[name] = original
+    module.__dict__["glob"] = _stand_in("glob", glob=_glob)
     sys.modules[_PRIVATE] = module
     return module
 
@@ -92,6 +94,12 @@ def _stand_in(name: str, **names: Any) -> ModuleType:
     module = ModuleType(name)
     module.__dict__.update(names)
     return module
+
+
+def _glob(pattern: str) -> list[str]:
+    """Files of one folder by a pattern of their names."""
+    path = Path(pattern)
+    return [str(file) for file in path.parent.glob(path.name)]
 
 
 def _no_network(*_: Any, **__: Any) -> None:

@@ -48,13 +48,14 @@ def load_steps(card: Card, *, trust_remote_code: bool) -> Iterator[tuple[int, in
     try:
         yield (0, card.disk_bytes)
         yield from _steps(card, trust_remote_code)
-    except EngineError:
-        raise
-    except (Exception, SystemExit) as error:
+        return
+    except EngineError as error:
+        failure = error.with_traceback(None)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a model's code may raise anything
         # `SystemExit` too: one architecture's module calls `sys.exit` when a package is missing.
-        raise EngineError(
-            "modelLoadFailed", f"{type(error).__name__}: {error}", model=card.id
-        ) from error
+        failure = EngineError("modelLoadFailed", f"{type(error).__name__}: {error}", model=card.id)
+    # Without the first error: its traceback would keep what was read so far in memory.
+    raise failure
 
 
 def _steps(card: Card, trust_remote_code: bool) -> Iterator[tuple[int, int] | Weights]:

@@ -5,7 +5,7 @@ Rules it keeps:
 - room is made before a load begins, never after;
 - a model that can never fit is refused at once, with the figures, and nothing is evicted for it.
 
-Owned by the engine's thread; `snapshot` may be read from any thread.
+Owned by the engine's thread; `get`, `snapshot` and `weight_bytes` may be read from any thread.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ModelCache:
     @property
     def weight_bytes(self) -> int:
         """Bytes of all resident weights."""
-        return sum(resident.weights.bytes for resident in self._models.values())
+        return sum(resident.weights.bytes for resident in self.snapshot())
 
     def make_room(self, card: Card, awaited: Iterable[str]) -> bool:
         """Evict until one more model fits.
@@ -177,7 +177,8 @@ class ModelCache:
 
     def snapshot(self) -> list[Resident]:
         """The resident models, most recently used first."""
-        return list(reversed(list(self._models.values())))
+        # Copied in one go: the engine's thread may reorder them meanwhile.
+        return list(self._models.values())[::-1]
 
 
 def weight_estimate(card: Card) -> int:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mlx_stdio.session.request import Request
 
+_FEW = 64
+
 
 class Deadlines:
     """Requests by the time at which they expire. Used by the event loop's thread only."""
@@ -17,9 +19,15 @@ class Deadlines:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Request]] = []
         self._order = itertools.count()
+        self._most = _FEW
 
     def add(self, request: Request, milliseconds: int) -> None:
         """Let a request end with `deadlineExceeded` so long after its arrival."""
+        if len(self._heap) >= self._most:
+            # Requests that were answered long before their time must not stay in memory until then.
+            self._heap = [entry for entry in self._heap if not entry[2].closed]
+            heapq.heapify(self._heap)
+            self._most = max(_FEW, 2 * len(self._heap))
         at = request.arrived + milliseconds / 1000
         heapq.heappush(self._heap, (at, next(self._order), request))
 

@@ -31,6 +31,7 @@ from mlx_stdio.session.request import GenerationRequest
 from mlx_stdio.text.model import TextStore
 
 _SHORT_PROMPT = 4096
+_FEW_MESSAGES = 64
 
 
 class Generations:
@@ -43,16 +44,19 @@ class Generations:
         texts: TextStore,
         workers: Callable[[], Executor],
         default_model: str,
+        flush: Callable[[], None],
     ) -> None:
         """Args:
         workers: gives the pool for slow preparations; made late, because most hosts' requests
             never need it.
+        flush: called after a preparation, which may have answered its request.
         """
         self._engine = engine
         self._catalog = catalog
         self._texts = texts
         self._workers = workers
         self._default_model = default_model
+        self._flush = flush
 
     def start(self, request: GenerationRequest, params: Generation) -> None:
         """Give a request to the engine, or fail it.
@@ -75,17 +79,23 @@ class Generations:
             return
 
         def prepare() -> None:
+            if request.closed:  # cancelled while it waited for a worker
+                return
             try:
                 card = resident.card if resident is not None else read_card(model_id, folder)
                 self._fill(job, params, card)
                 # The weights are read from now on, while the prompt is tokenized here.
                 self._engine.wake()
-                job.prompt = prompt_of(params, self._texts.load(card))
+                text = self._texts.load(card)
+                if not request.closed:
+                    job.prompt = prompt_of(params, text)
             except EngineError as error:
                 request.fail(error)
             except Exception as error:  # noqa: BLE001 - the one reply must come
                 request.fail(EngineError("internalError", f"{type(error).__name__}: {error}"))
-            # The job is ready, or its sink is closed; the engine looks at both.
+            # The job is ready, or its sink is closed; the engine looks at both. The answer to a
+            # failure does not wait for the end of its present step.
+            self._flush()
             self._engine.wake()
 
         self._engine.submit(job)
@@ -107,8 +117,12 @@ def _is_short(params: Generation) -> bool:
     if isinstance(params, InfillParams):
         return len(params.prefix) + len(params.suffix) <= _SHORT_PROMPT
     assert isinstance(params, ChatParams)
-    return sum(len(m.content or "") for m in params.messages) <= _SHORT_PROMPT and not any(
-        isinstance(m.content, list) for m in params.messages
+    if len(params.messages) > _FEW_MESSAGES:
+        return False
+    if any(isinstance(m.content, list) or m.tool_calls for m in params.messages):
+        return False
+    return sum(len(m.content or "") + len(m.reasoning or "") for m in params.messages) <= (
+        _SHORT_PROMPT
     )
 
 

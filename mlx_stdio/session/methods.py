@@ -68,7 +68,12 @@ class Methods:
             settings, log, self._model_changed, on_fatal=on_fatal, flush=writer.flush
         )
         self._generations = Generations(
-            self.engine, self._catalog, self._texts, lambda: self._workers, settings.model
+            self.engine,
+            self._catalog,
+            self._texts,
+            lambda: self._workers,
+            settings.model,
+            writer.flush,
         )
 
     @cached_property
@@ -96,6 +101,7 @@ class Methods:
             self._unload(request_id, params, respond)
         elif name == "models/list":
             request = Request(request_id, respond, self._writer, self._closed)
+            self.registry.add(request)
             self._later(
                 request,
                 lambda: ModelListResult(
@@ -189,6 +195,7 @@ class Methods:
     def _text(self, name: str, request_id: RequestId, params: Any, respond: Respond) -> None:
         model_id, folder = self._catalog.resolve(params.model or self._settings.model)
         request = Request(request_id, respond, self._writer, self._closed)
+        self.registry.add(request)
         run = _TEXT_METHODS[name]
         self._later(request, lambda: run(params, self._texts.load(self._card(model_id, folder))))
 
@@ -198,10 +205,10 @@ class Methods:
 
     def _later(self, request: Request, work: Callable[[], Any]) -> None:
         """Do slow work on a worker thread; a result other than None answers the request."""
-        if request.id not in self.registry:
-            self.registry.add(request)
 
         def run() -> None:
+            if request.closed:  # cancelled while it waited for a worker
+                return
             try:
                 result = work()
                 if result is not None:

@@ -16,6 +16,7 @@ from mlx_stdio.protocol.base import Params
 from mlx_stdio.protocol.generation import Generation
 from mlx_stdio.protocol.inference import ChatMessage, ChatParams, GenerateParams, InfillParams
 from mlx_stdio.protocol.methods import UNSUPPORTED_PARAMS
+from mlx_stdio.protocol.text import ApplyTemplateParams
 from mlx_stdio.text.fim import infill_prompt
 from mlx_stdio.text.model import TextModel
 from mlx_stdio.text.stream import TextStream
@@ -44,6 +45,8 @@ def refuse_unbuilt(params: Params) -> None:
         EngineError: `unsupported`, with the parameter's path.
     """
     for name in UNSUPPORTED_PARAMS:
+        if name == "tools" and isinstance(params, ApplyTemplateParams):
+            continue
         field = _snake(name)
         value = getattr(params, field, None)
         if value is None or (name == "responseFormat" and value.type == "text"):

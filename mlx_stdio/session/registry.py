@@ -23,7 +23,9 @@ class Registry:
         self._mean_seconds = 0.5
 
     def __contains__(self, request_id: RequestId) -> bool:
-        return request_id in self._requests
+        # One that is being closed may have its reply out already: its id is free.
+        request = self._requests.get(request_id)
+        return request is not None and not request.closed
 
     def __len__(self) -> int:
         return len(self._requests)
@@ -47,7 +49,8 @@ class Registry:
     def remove(self, request: Request, verdict: str) -> None:
         """A request was answered."""
         with self._lock:
-            self._requests.pop(request.id, None)
+            if self._requests.get(request.id) is request:
+                del self._requests[request.id]
             self._verdicts[verdict] += 1
             if not isinstance(request, GenerationRequest):
                 return

@@ -153,6 +153,8 @@ class Session:
             self._log.warning("response.ignored")
 
     def _call(self, call: Call, respond: Respond) -> None:
+        if "methods" in self.__dict__ and call.id in self.methods.registry:
+            raise EngineError("invalidRequest", "a request with this id is still in flight")
         if call.method == "ping" and (call.params is None or call.params == {}):
             # Before anything is imported or looked up.
             respond(result_bytes(call.id, {}))
@@ -163,8 +165,6 @@ class Session:
         method = METHODS.get(call.method)
         if method is None or method.notification:
             raise EngineError("methodNotFound", f"no method is named {call.method[:100]!r}")
-        if "methods" in self.__dict__ and call.id in self.methods.registry:
-            raise EngineError("invalidRequest", "a request with this id is still in flight")
         params = read_params(method, call.params)
         if not method.built:
             raise EngineError("unsupported", f"`{call.method}` is not built in this version")

@@ -84,9 +84,10 @@ def list_models(engine: Engine, catalog: Catalog, texts: TextStore) -> list[Mode
 
     Broken folders are left out: they could not be loaded.
     """
+    # Asked first: a model that is loaded meanwhile is in the snapshot.
+    loading = engine.scheduler.loading_card
     rows = [resident_state(resident, texts) for resident in engine.cache.snapshot()]
     listed = {row.id for row in rows}
-    loading = engine.scheduler.loading_card
     if loading is not None and loading.id not in listed:
         rows.append(_card_state(loading, loading=True))
         listed.add(loading.id)

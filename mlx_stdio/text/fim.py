@@ -14,10 +14,17 @@ from mlx_stdio.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class _Family:
+    """Attributes:
+    suffix_first: the suffix stands before the prefix.
+    line_last: what is on the cursor's line already stands after the middle token, as if it
+        belonged to the middle.
+    """
+
     prefix: str
     suffix: str
     middle: str | None
     suffix_first: bool = False
+    line_last: bool = False
 
 
 _FAMILIES = (
@@ -27,8 +34,8 @@ _FAMILIES = (
     _Family("<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"),
     _Family("▁<PRE>", "▁<SUF>", "▁<MID>"),
     _Family("[PREFIX]", "[SUFFIX]", None, suffix_first=True),
-    # `pico`: without a token for the middle, the middle is what continues the prefix.
-    _Family("<|fim_prefix|>", "<|fim_suffix|>", None, suffix_first=True),
+    # `pico`: too small to look back over a suffix for the beginning of a word.
+    _Family("<|gap_prefix|>", "<|gap_suffix|>", "<|gap_middle|>", line_last=True),
 )
 
 _ENDS = ("<|file_separator|>", "<|file_sep|>", "<|endoftext|>", "<|fim_pad|>", "▁<EOT>", "<EOT>")
@@ -51,11 +58,12 @@ def infill_prompt(
         middle = tokenizer.token_id(family.middle) if family.middle else None
         if before is None or after is None or (family.middle and middle is None):
             continue
-        head = [before, *tokenizer.encode(prefix, special=False)]
+        cut = prefix.rfind("\n") + 1 if family.line_last else len(prefix)
+        head = [before, *tokenizer.encode(prefix[:cut], special=False)]
         tail = [after, *tokenizer.encode(suffix, special=False)]
         prompt = [*tail, *head] if family.suffix_first else [*head, *tail]
         if middle is not None:
-            prompt.append(middle)
+            prompt += [middle, *tokenizer.encode(prefix[cut:], special=False)]
         special = {before, after, middle} | {tokenizer.token_id(word) for word in _ENDS}
         return prompt, frozenset(token for token in special if token is not None)
     raise EngineError("unsupported", "the model has no fill-in-the-middle tokens")

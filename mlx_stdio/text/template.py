@@ -155,6 +155,8 @@ def read_template(folder: Path) -> ChatTemplate:
 
 def _object(file: Path) -> dict[str, Any]:
     try:
+        if not file.is_file():  # a pipe or a device may never come to an end
+            return {}
         value = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}

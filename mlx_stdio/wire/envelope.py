@@ -19,6 +19,9 @@ RequestId = str | int
 _MEMBERS: Final = frozenset({"jsonrpc", "id", "method", "params"})
 _ABSENT: Final = object()
 
+MAX_BATCH: Final = 16384
+"""Members of a batch. Each may cost a reply fifty times its own length, and the reader its time."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -69,6 +72,9 @@ def parse(line: bytes) -> Message | list[Message]:
     if isinstance(value, list):
         if not value:
             return Invalid(None, EngineError("invalidRequest", "an empty batch"))
+        if len(value) > MAX_BATCH:
+            text = f"a batch of more than {MAX_BATCH} messages"
+            return Invalid(None, EngineError("invalidRequest", text))
         return [_message(member) for member in value]
     return _message(value)
 

@@ -140,8 +140,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, default=Path("build/pico"))
     parser.add_argument("--tokenizer", type=Path, default=Path("mlx_stdio/pico"))
-    parser.add_argument("--document-passes", type=int, default=DOCUMENT_PASSES)
-    parser.add_argument("--chat-passes", type=int, default=CHAT_PASSES)
     args = parser.parse_args()
     rng = random.Random(SEED)
     rows = [json.loads(line) for line in (args.corpus / "corpus.jsonl").open(encoding="utf-8")]
@@ -159,12 +157,12 @@ def main() -> None:
                 seen.add(mark)
                 pairs.append(pair)
         document_jobs: list[tuple[int, list[str]]] = []
-        for _ in range(args.document_passes):
+        for _ in range(DOCUMENT_PASSES):
             rng.shuffle(texts)
             document_jobs += [(rng.getrandbits(32), b) for b in _batches(texts, 64)]
         documents = _join(pool.map(_encode_documents, document_jobs, chunksize=1))
         chat_jobs: list[tuple[int, list[Pair]]] = []
-        for _ in range(args.chat_passes):
+        for _ in range(CHAT_PASSES):
             chosen = chat_pass(pairs, primer, rng)
             chat_jobs += [(rng.getrandbits(32), b) for b in _batches(chosen, 512)]
         chat = _join(pool.map(_encode_chat, chat_jobs, chunksize=1))
@@ -172,10 +170,10 @@ def main() -> None:
     np.save(args.corpus / "chat.npy", chat.ids)
     np.save(args.corpus / "chat_mask.npy", chat.mask)
     facts = {
-        "document_passes": args.document_passes,
-        "document_tokens_per_pass": len(documents.ids) // args.document_passes,
-        "chat_passes": args.chat_passes,
-        "chat_tokens_per_pass": len(chat.ids) // args.chat_passes,
+        "document_passes": DOCUMENT_PASSES,
+        "document_tokens_per_pass": len(documents.ids) // DOCUMENT_PASSES,
+        "chat_passes": CHAT_PASSES,
+        "chat_tokens_per_pass": len(chat.ids) // CHAT_PASSES,
         "chat_answer_share": round(float(chat.mask.mean()), 3),
         "pairs": len(pairs),
         "pairs_from_methods": sum(p.is_method for p in pairs),

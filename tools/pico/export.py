@@ -1,4 +1,4 @@
-"""Writes and reads the model folder in the Hugging Face layout (float16 safetensors)."""
+"""Writes the model folder in the Hugging Face layout (float16 safetensors)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
-from tools.pico.model import Llama, Shape
+from tools.pico.model import Llama
 from tools.pico.tokenizer import END_OF_TEXT, IM_END
 
 
@@ -46,13 +46,3 @@ def save_model(model: Llama, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-
-
-def load_model(folder: Path) -> Llama:
-    """The network of a folder that `save_model` wrote, in float32."""
-    config = json.loads((folder / "config.json").read_text())
-    names = [field.name for field in dataclasses.fields(Shape)]
-    model = Llama(Shape(**{name: config[name] for name in names}))
-    weights = load_file(folder / "model.safetensors")
-    model.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    return model.eval()

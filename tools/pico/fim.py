@@ -1,7 +1,4 @@
-"""Turns documents into fill-in-the-middle examples: suffix, prefix, middle.
-
-The suffix comes first, so that the middle continues the prefix as any text continues: a network
-this small did not learn to jump back over a suffix (an earlier run filled 1 % of gaps exactly).
+"""Turns documents into fill-in-the-middle examples (prefix, suffix, middle order).
 
 Four kinds of gap are cut, because an editor asks for all of them: an arbitrary span of
 characters, some whole lines, the rest of the line at the cursor, and the rest of a block.
@@ -113,7 +110,9 @@ def cut(text: str, rng: random.Random) -> Gap:
     return Gap(text[:start], text[end:], text[start:end])
 
 
-def render(gap: Gap, with_middle: bool = True) -> str:
-    """The training text of a gap, or its prompt."""
-    prompt = f"<|fim_suffix|>{gap.suffix}<|fim_prefix|>{gap.prefix}"
-    return f"{prompt}{gap.middle}<|endoftext|>" if with_middle else prompt
+def render(gap: Gap) -> str:
+    """The training text of a gap."""
+    return (
+        f"<|gap_prefix|>{gap.prefix}<|gap_suffix|>{gap.suffix}<|gap_middle|>"
+        f"{gap.middle}<|endoftext|>"
+    )

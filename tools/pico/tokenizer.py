@@ -26,9 +26,9 @@ END_OF_TEXT = "<|endoftext|>"
 IM_END = "<|im_end|>"
 SPECIAL = (
     END_OF_TEXT,
-    "<|fim_prefix|>",
-    "<|fim_suffix|>",
-    "<|file_sep|>",  # kept for later: no training text has it
+    "<|gap_prefix|>",
+    "<|gap_suffix|>",
+    "<|gap_middle|>",
     "<|fim_pad|>",
     "<|im_start|>",
     IM_END,

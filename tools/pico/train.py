@@ -5,8 +5,6 @@ its schedule complete, however fast the machine is. Matrices inside the layers a
 Muon, the embedding and the norms with Adam.
 
     python -m tools.pico.train --corpus build/pico --out mlx_stdio/pico --seconds 440
-
-`--start FOLDER` continues from weights that are there already, at `--peak` times the usual rates.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tools.pico.export import load_model, save_model
+from tools.pico.export import save_model
 from tools.pico.model import Llama, Shape
 
 SEED = 22
@@ -98,9 +96,7 @@ def load_windows(folder: Path, device: str) -> tuple[Windows, Windows]:
     return documents, Windows(load("chat.npy"), load("chat_mask.npy"), generator)
 
 
-def train(
-    model: Llama, folder: Path, seconds: float, rows: int, peak: float, device: str
-) -> dict[str, float]:
+def train(model: Llama, folder: Path, seconds: float, rows: int, device: str) -> dict[str, float]:
     """Train in place for about `seconds`, compilation included; returns what was done."""
     documents, chat = load_windows(folder, device)
     steps_of = optimizers(model, fused=device == "cuda")
@@ -110,7 +106,7 @@ def train(
     started = begun  # moved past the compilation below
     step, progress, tokens, chat_tokens = 0, 0.0, 0, 0
     while progress < 1.0:
-        factor = peak * rate(progress)
+        factor = rate(progress)
         for group, base in zip((g for o in steps_of for g in o.param_groups), bases, strict=True):
             group["lr"] = base * factor
         chat_rows = round(rows * chat_share(progress))
@@ -147,7 +143,6 @@ def train(
             progress = 0.0
     return {
         "seed": SEED,
-        "peak_rate": peak,
         "steps": step,
         "tokens": tokens,
         "chat_token_share": round(chat_tokens / tokens, 3),
@@ -165,20 +160,17 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("build/pico"))
     parser.add_argument("--out", type=Path, default=Path("mlx_stdio/pico"))
     parser.add_argument("--seconds", type=float, default=440.0)
-    parser.add_argument("--start", type=Path, help="continue from the weights in this folder")
-    parser.add_argument("--peak", type=float, default=1.0, help="factor on the learning rates")
     parser.add_argument("--rows", type=int, default=128, help="windows of 2,048 tokens in a step")
     args = parser.parse_args()
     torch.manual_seed(SEED)
     torch.set_float32_matmul_precision("high")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = (load_model(args.start).train() if args.start else Llama(Shape())).to(device)
+    model = Llama(Shape()).to(device)
     print(sum(p.numel() for p in model.parameters()), "parameters")
-    facts = train(model, args.corpus, args.seconds, args.rows, args.peak, device)
+    facts = train(model, args.corpus, args.seconds, args.rows, device)
     save_model(model, args.out)
     path = args.corpus / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest.setdefault("training", []).append(facts)
+    manifest = json.loads(path.read_text(encoding="utf-8")) | {"training": facts}
     path.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(facts))
 
