@@ -39,7 +39,12 @@ def _parser() -> ArgumentParser:
     add = parser.add_argument
     add("command", nargs="?", choices=["serve"], default="serve", help="serve (the default)")
     add("--version", action="version", version=f"mlx-stdio {__version__}")
-    add("--model", default=defaults.model, help="model of requests that name none (%(default)s)")
+    add(
+        "--model",
+        type=_utf8,
+        default=defaults.model,
+        help="model of requests that name none (%(default)s)",
+    )
     add("--preload", action="store_true", help="load that model at start")
     add("--models-dir", metavar="DIR", help="folders inside it can be named without their path")
     add(
@@ -99,6 +104,11 @@ def _parser() -> ArgumentParser:
     add("--trust-remote-code", action="store_true", help="run code that a model folder brings")
     add("--log-level", choices=list(LEVELS), default=defaults.log_level, help="(%(default)s)")
     return parser
+
+
+def _utf8(text: str) -> str:
+    text.encode()  # raises a ValueError for bytes that are no UTF-8: JSON cannot carry them
+    return text
 
 
 def _at_least_one(text: str) -> int:

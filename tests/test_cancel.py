@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -255,19 +254,3 @@ def test_neighbours_do_not_notice(more: dict[str, Any], engine: Host) -> None:
         assert refused(engine, other).code == -32800
     let_pass(engine, request_id)  # all that happened before it was over
     assert engine.reply(request_id)["text"] == alone
-
-
-def test_whatever_crosses_the_reply_there_is_one(engine: Host) -> None:
-    chance = random.Random(1)
-    before = len(engine.lines)
-    ids = []
-    for number in range(150):
-        more = {"timeoutMs": chance.randint(1, 40)} if number % 3 else {}
-        ids.append(engine.start("generate", prompt="ab", maxTokens=chance.randint(1, 9), **more))
-        if number % 2:
-            engine.cancel(chance.choice(ids[-6:]))
-        if number % 10 == 0:
-            wait_until(lambda: Ledger(engine.lines[before:]).answered >= set(ids))
-    wait_until(lambda: Ledger(engine.lines[before:]).answered >= set(ids))
-    codes = {account.code for account in Ledger(engine.lines[before:]).accounts.values()}
-    assert codes == {None, -32800, 1007}

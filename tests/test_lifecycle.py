@@ -333,6 +333,7 @@ def test_a_log_line_is_short_whatever_it_is_about() -> None:
         ["--keep-alive", "inf"],
         ["--keep-alive", "-1"],
         ["--log-level", "loud"],
+        ["--model", "\udcff"],
     ],
 )
 def test_a_wrong_command_line_is_explained_on_stderr(arguments: list[str]) -> None:

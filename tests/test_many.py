@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.host import Host
 from tests.ledger import Ledger
+from tests.phases import wait_until
 
 HELLO = [{"role": "user", "content": "hello"}]
 CALLS: list[tuple[str, dict[str, Any], int | None]] = [
@@ -175,3 +177,21 @@ def test_every_method_can_stand_in_one_batch(shared_host: Host) -> None:
     ledger = Ledger(shared_host.lines[before:])
     for number, (_, _, code) in enumerate(calls):
         assert ledger[f"b{number}"].code == code
+
+
+def test_whatever_crosses_the_reply_there_is_one(shared_host: Host) -> None:
+    chance = random.Random(1)
+    before = len(shared_host.lines)
+    ids = []
+    for number in range(150):
+        more = {"timeoutMs": chance.randint(1, 40)} if number % 3 else {}
+        ids.append(
+            shared_host.start("generate", prompt="ab", maxTokens=chance.randint(1, 9), **more)
+        )
+        if number % 2:
+            shared_host.cancel(chance.choice(ids[-6:]))
+        if number % 10 == 0:
+            wait_until(lambda: Ledger(shared_host.lines[before:]).answered >= set(ids))
+    wait_until(lambda: Ledger(shared_host.lines[before:]).answered >= set(ids))
+    codes = {account.code for account in Ledger(shared_host.lines[before:]).accounts.values()}
+    assert codes == {None, -32800, 1007}
