@@ -93,12 +93,14 @@ class Session:
 
     def fatal(self, error: BaseException) -> None:
         """The engine's thread has failed: say so, answer everything, leave."""
-        self._shut_down = self._leaving = True
+        self._leaving = True
         message = EngineError("engineFault", f"{type(error).__name__}: {error}").message
         self._log.error("engine.fatal", error=message)
         note = {"kind": "engineFault", "message": message}
         self._writer.put(Frame(notification_bytes("engine/fatal", note)))
-        with self._feeding:  # whatever was read so far is in flight now, and gets its answer
+        with self._feeding:
+            # What was read by now is in flight and hears of the fault; what comes later is refused.
+            self._shut_down = True
             self._interrupt_all("engineFault", message)
         self._ending.leave(EXIT_ENGINE_FAULT, "engine fault")
 
