@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host import Host
+from tests.host import Host, LateHost
 from tests.random_models import make_model
 from tests.residents import copy_model
 
@@ -66,6 +66,13 @@ def spawn(shelf: Path) -> Iterator[Callable[..., Host]]:
 def host(models: Path) -> Iterator[Host]:
     """A fresh engine whose default model is `tiny`."""
     with Host("--models-dir", str(models), "--model", "tiny", "--log-level", "debug") as host:
+        yield host
+
+
+@pytest.fixture
+def late_host(models: Path) -> Iterator[LateHost]:
+    """An engine whose host does not read yet."""
+    with LateHost("--models-dir", str(models), "--model", "tiny") as host:
         yield host
 
 

@@ -226,6 +226,42 @@ class Host:
                 pipe.close()
 
 
+class LateHost(Host):
+    """A host that does not read stdout before it is told to, by its event `reading`."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.reading = threading.Event()
+        super().__init__(*arguments)
+
+    def _read_stdout(self) -> None:
+        self.reading.wait()
+        super()._read_stdout()
+
+    def close(self) -> None:
+        """See `Host`; the reader has to end too."""
+        self.process.kill()
+        self.reading.set()
+        super().close()
+
+
+def run_python(*arguments: str, data: str = "") -> Any:
+    """Run a fresh interpreter with these arguments; the JSON value that it prints last.
+
+    Args:
+        data: what it reads on stdin.
+    """
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        input=data,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def joined(deltas: Iterable[dict[str, Any]]) -> str:
     """The text of deltas, which must be numbered without a gap."""
     listed = list(deltas)

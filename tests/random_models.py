@@ -7,12 +7,11 @@ The tests' process never imports MLX: what it knows of a model it learns from th
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.host import ROOT
+from tests.host import run_python
 
 _COMMON: dict[str, Any] = {
     "hidden_size": 64,
@@ -152,16 +151,7 @@ def reference(folder: Path, prompts: list[Any], max_tokens: int) -> list[dict[st
 
 
 def _run(command: str, arguments: dict[str, Any]) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.random_models", command],
-        input=json.dumps(arguments),
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return run_python("-m", "tests.random_models", command, data=json.dumps(arguments))
 
 
 def _make(folder: str, type: str, seed: int, config: dict[str, Any]) -> None:  # noqa: A002

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.host import COMMAND, Host, RpcError
+from tests.host import COMMAND, Host, LateHost, RpcError
 from tests.ledger import Ledger
 from tests.phases import wait_until
 from tests.residents import copy_model
@@ -177,38 +176,25 @@ def test_stderr_may_be_closed(closed: str, models: Path) -> None:
         assert host.wait() == 0
 
 
-class LateHost(Host):
-    """A host that does not read before it is told to."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.reading = threading.Event()
-        super().__init__(*arguments)
-
-    def _read_stdout(self) -> None:
-        self.reading.wait()
-        super()._read_stdout()
-
-
 @pytest.fixture
-def late_host(models: Path) -> Iterator[LateHost]:
+def forgetful(models: Path) -> Iterator[LateHost]:
+    """A late host whose engine unloads the model as soon as all is generated."""
     with LateHost("--models-dir", str(models), "--model", "tiny", "--keep-alive", "0") as host:
         yield host
-        host.process.kill()
-        host.reading.set()
 
 
 @LINUX
-def test_many_streams_that_nobody_reads_are_kept_whole(models: Path, late_host: LateHost) -> None:
+def test_many_streams_that_nobody_reads_are_kept_whole(models: Path, forgetful: LateHost) -> None:
     ask = {"prompt": "hello", "maxTokens": 60, "ignoreEos": True, "temperature": 1}
     for seed in range(32):
-        late_host.start("generate", **ask, seed=seed)
-    wait_until(lambda: b'"reason":"idle"' in late_host.stderr)  # all is generated
-    used = resident_bytes(late_host)
-    late_host.close_stdin()
-    late_host.reading.set()
-    late_host.rest()
-    assert late_host.wait() == 0
-    ledger = Ledger(late_host.lines)
+        forgetful.start("generate", **ask, seed=seed)
+    wait_until(lambda: b'"reason":"idle"' in forgetful.stderr)  # all is generated
+    used = resident_bytes(forgetful)
+    forgetful.close_stdin()
+    forgetful.reading.set()
+    forgetful.rest()
+    assert forgetful.wait() == 0
+    ledger = Ledger(forgetful.lines)
     assert ledger.answered == set(range(1, 33))
     for account in ledger.accounts.values():
         assert account.result["usage"]["completionTokens"] == 60 == len(account.tokens)

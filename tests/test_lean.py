@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,25 +12,12 @@ from typing import Any
 
 import pytest
 
-from tests.host import ROOT, Host, RpcError
+from tests.host import Host, RpcError, run_python
 from tests.residents import copy_model, row
 
 HEAVY = ("transformers", "huggingface_hub", "torch", "requests", "httpx")
 SHORT: dict[str, Any] = {"prompt": "ab", "maxTokens": 3, "ignoreEos": True}
 TEXT = "the quick brown foxes"
-
-
-def run_python(code: str, *arguments: str) -> Any:
-    """Run a program in a fresh interpreter; the JSON value that it prints last."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 ALL_MODELS = """
@@ -55,7 +41,7 @@ print(json.dumps([count, failures, sorted({n.split(".")[0] for n in sys.modules}
 
 
 def test_every_architecture_is_imported_without_transformers() -> None:
-    count, failures, packages, (before, after) = run_python(ALL_MODELS)
+    count, failures, packages, (before, after) = run_python("-c", ALL_MODELS)
     assert count > 100
     # It needs a package of its own and calls `sys.exit` where that is missing.
     assert failures in ({"olmo": "SystemExit"}, {})
@@ -90,7 +76,7 @@ print(json.dumps(facts))
 
 
 def test_the_real_package_works_afterwards(models: Path) -> None:
-    facts = run_python(LATER, str(models / "tiny"))
+    facts = run_python("-c", LATER, str(models / "tiny"))
     text = facts.pop("text")
     assert re.fullmatch(r"\d+\.\d+.*", facts.pop("version"))
     assert facts == {
@@ -113,7 +99,7 @@ def test_install_leaves_a_package_that_is_there_alone() -> None:
         "import mlx_lm; from mlx_stdio.models.lean import install; install();"
         "import sys; print(int(sys.modules['mlx_lm'] is mlx_lm and callable(mlx_lm.load)))"
     )
-    assert run_python(code) == 1
+    assert run_python("-c", code) == 1
 
 
 def imported(host: Host) -> set[str]:
@@ -183,7 +169,7 @@ def test_a_folder_without_a_tokenizer_json_goes_through_transformers(
     folder = copy_model(models / "tiny", tmp_path / "slow")
     (folder / "tokenizer.json").unlink()
     write(folder)
-    plain, whole, text = run_python(REFERENCE, str(folder), TEXT)
+    plain, whole, text = run_python("-c", REFERENCE, str(folder), TEXT)
     assert len(plain) > 3
     with Host("--models-dir", str(tmp_path), "--model", "slow", command=VERBOSE) as host:
         assert host.call("tokenize", text=TEXT)["tokens"] == plain

@@ -7,16 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_stdio.log import Log
-from tests.host import COMMAND, PATIENCE, ROOT, Host, RpcError, joined
+from tests.host import COMMAND, PATIENCE, ROOT, Host, LateHost, RpcError, joined
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc or needs Linux pipes")
 LONG: dict[str, Any] = {"prompt": "ab", "maxTokens": 2000, "ignoreEos": True}
@@ -74,26 +72,6 @@ def test_a_deadline_still_counts_after_the_end_of_input(host: Host) -> None:
     host.close_stdin()
     assert ends_with(host, request_id, 1007).kind == "deadlineExceeded"
     assert host.wait() == 0
-
-
-class LateHost(Host):
-    """A host that does not read before it is told to."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.reading = threading.Event()
-        super().__init__(*arguments)
-
-    def _read_stdout(self) -> None:
-        self.reading.wait()
-        super()._read_stdout()
-
-
-@pytest.fixture
-def late_host(models: Path) -> Iterator[LateHost]:
-    with LateHost("--models-dir", str(models), "--model", "tiny") as host:
-        yield host
-        host.process.kill()
-        host.reading.set()
 
 
 def test_a_host_that_reads_late_after_its_last_request_gets_everything(late_host: LateHost) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.host import Host, RpcError, joined
+from tests.host import Host, LateHost, RpcError, joined
 
 
 def refusal(host: Host, method: str, **params: Any) -> RpcError:
@@ -211,34 +210,15 @@ def test_thousands_of_pings_at_once(shared_host: Host) -> None:
     assert [shared_host.next()["id"] for _ in range(2000)] == list(range(2000))
 
 
-def test_a_host_that_reads_late_loses_nothing(late_host: Host) -> None:
+def test_a_host_that_reads_late_loses_nothing(late_host: LateHost) -> None:
     """Its pipe is full long before it begins to read."""
     late_host.write(b"".join(json.dumps(ping(n)).encode() + b"\n" for n in range(4000)))
     late_host.start("generate", "last", prompt="ab", maxTokens=400, ignoreEos=True)
-    reading.set()
+    late_host.reading.set()
     for number in range(4000):
         assert late_host.next()["id"] == number
     result = late_host.reply("last")
     assert joined(late_host.take_deltas("last")) == result["text"]
-
-
-reading = threading.Event()
-
-
-class LateHost(Host):
-    """A host that does not read before it is told to."""
-
-    def _read_stdout(self) -> None:
-        reading.wait()
-        super()._read_stdout()
-
-
-@pytest.fixture
-def late_host(models: Path) -> Any:
-    reading.clear()
-    with LateHost("--models-dir", str(models), "--model", "tiny") as host:
-        yield host
-        reading.set()
 
 
 def test_text_beyond_the_basic_plane_comes_back_whole(shared_host: Host) -> None:
