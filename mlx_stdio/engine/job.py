@@ -99,7 +99,7 @@ class Job:
         rank: 0 interactive, 1 normal, 2 background.
         load_seconds: how long it waited for its model's weights.
         bytes_told: how far its model's load was when it was last told.
-        place: how many were before it in the queue when it was last told.
+        place: its place in the queue, from 1, when it was last told.
     """
 
     sink: Sink

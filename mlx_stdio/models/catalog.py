@@ -89,9 +89,13 @@ class Catalog:
             EngineError: `modelNotFound` for bytes that are no UTF-8: JSON cannot carry them.
         """
         real = folder.resolve()
-        if not _is_text(f"{real}{name}"):
+        try:
+            f"{real}{name}".encode()
+        except UnicodeEncodeError:
             shown = (name or str(real)).encode(errors="replace").decode()
-            raise EngineError("modelNotFound", f"the path of {shown} is not UTF-8", model=shown)
+            raise EngineError(
+                "modelNotFound", f"the path of {shown} is not UTF-8", model=shown
+            ) from None
         if real == EMBEDDED_FOLDER.resolve():
             return EMBEDDED, EMBEDDED_FOLDER
         if self.models_dir is not None and real.parent == self.models_dir.resolve():
@@ -117,14 +121,6 @@ def hub_folder() -> Path:
         return Path(home).expanduser() / "hub"
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(cache).expanduser() / "huggingface" / "hub"
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _expanded(name: str) -> Path:

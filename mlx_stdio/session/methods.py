@@ -88,7 +88,8 @@ class Methods:
         Raises:
             EngineError: it is refused before any work.
         """
-        refuse_unbuilt(params)
+        if isinstance(params, (Generation, LoadParams)):
+            refuse_unbuilt(params)
         if name == "engine/status":
             limit = self._settings.memory_limit or 0
             state = status(self.engine, self.registry, self._texts, limit, self._started)

@@ -12,11 +12,10 @@ from mlx_stdio.engine.job import Prompt, Rank
 from mlx_stdio.engine.sampling import Sampling
 from mlx_stdio.errors import EngineError, invalid_params
 from mlx_stdio.models.card import Card
-from mlx_stdio.protocol.base import Params
 from mlx_stdio.protocol.generation import Generation
 from mlx_stdio.protocol.inference import ChatMessage, ChatParams, GenerateParams, InfillParams
 from mlx_stdio.protocol.methods import UNSUPPORTED_PARAMS
-from mlx_stdio.protocol.text import ApplyTemplateParams
+from mlx_stdio.protocol.models import LoadParams
 from mlx_stdio.text.fim import infill_prompt
 from mlx_stdio.text.model import TextModel
 from mlx_stdio.text.stream import TextStream
@@ -38,15 +37,13 @@ _SAMPLING_FIELDS: Final = (
 _SHAPING: Final = ("top_p", "top_k", "min_p", "xtc_probability")
 
 
-def refuse_unbuilt(params: Params) -> None:
+def refuse_unbuilt(params: Generation | LoadParams) -> None:
     """Refuse features that are defined but not built, by name.
 
     Raises:
         EngineError: `unsupported`, with the parameter's path.
     """
     for name in UNSUPPORTED_PARAMS:
-        if name == "tools" and isinstance(params, ApplyTemplateParams):
-            continue
         field = _snake(name)
         value = getattr(params, field, None)
         if value is None or (name == "responseFormat" and value.type == "text"):
