@@ -58,8 +58,23 @@ def _parser() -> ArgumentParser:
         "--memory-limit",
         type=_size,
         metavar="BYTES",
-        help="bytes of resident weights, as in 8G (default: 90%% of the working set that a GPU "
-        "recommends, 70%% of the memory on a CPU)",
+        help="bytes of weights, KV caches and prefixes, as in 8G (default: 90%% of the working set "
+        "that a GPU recommends, 70%% of the memory on a CPU)",
+    )
+    add(
+        "--prefix-cache-limit",
+        type=_size_or_none,
+        metavar="BYTES",
+        help="KV kept in memory for later prompts; 0 keeps none (default: a quarter of the memory "
+        "limit)",
+    )
+    add("--prompt-cache-dir", metavar="DIR", help="keep KV of prompts on disk, for later starts")
+    add(
+        "--prompt-cache-limit",
+        type=_size,
+        default=defaults.prompt_cache_limit,
+        metavar="BYTES",
+        help="bytes of files in that folder (4G)",
     )
     add(
         "--keep-alive",
@@ -93,7 +108,7 @@ def _parser() -> ArgumentParser:
         type=_at_least_one,
         default=defaults.prefill_step,
         metavar="TOKENS",
-        help="prompt tokens read between two decode steps (%(default)s)",
+        help="prompt tokens read at once at most (%(default)s)",
     )
     add(
         "--blas",
@@ -123,6 +138,10 @@ def _seconds(text: str) -> float:
     if not 0 <= value <= MAX_SECONDS:
         raise ValueError(text)
     return value
+
+
+def _size_or_none(text: str) -> int:
+    return 0 if text.strip() == "0" else _size(text)
 
 
 def _size(text: str) -> int:

@@ -48,8 +48,13 @@ def test_deltas_and_reply_agree(shared_host: Host) -> None:
     assert result["model"] == "tiny"
     assert result["finishReason"] == "length"
     prompt = shared_host.call("tokenize", text="hello")["tokens"]
-    usage = {"promptTokens": len(prompt), "completionTokens": 20, "cachedTokens": 0}
-    assert result["usage"] == usage
+    assert result["usage"] == {
+        "promptTokens": len(prompt),
+        "completionTokens": 20,
+        "cachedTokens": 0,
+        "draftedTokens": 0,
+        "acceptedTokens": 0,
+    }
     timings = result["timings"]
     assert 0 <= timings["queueMs"] <= timings["firstTokenMs"] <= timings["totalMs"]
     assert timings["prefillMs"] + timings["loadMs"] <= timings["totalMs"]
@@ -139,8 +144,9 @@ def test_chat_is_generate_on_the_template(shared_host: Host) -> None:
     wanted = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     assert applied["prompt"] == wanted
     assert shared_host.call("detokenize", tokens=applied["tokens"])["text"] == wanted
-    chat, deltas = shared_host.stream("chat", messages=HELLO, maxTokens=10)
-    plain = shared_host.call("generate", prompt=applied["tokens"], maxTokens=10)
+    asked = {"maxTokens": 10, "cachePrompt": False}
+    chat, deltas = shared_host.stream("chat", messages=HELLO, **asked)
+    plain = shared_host.call("generate", prompt=applied["tokens"], **asked)
     assert chat["message"] == {"role": "assistant", "content": plain["text"]}
     assert joined(deltas) == plain["text"]
     assert chat["usage"] == plain["usage"]
@@ -224,11 +230,12 @@ def test_overload_and_the_queue(narrow: Host) -> None:
 
 
 def test_prefill_progress(narrow: Host) -> None:
-    request_id = narrow.start("generate", prompt=[7] * 200, maxTokens=2, streamToken=5)
+    request_id = narrow.start("generate", prompt=[7] * 2000, maxTokens=2, streamToken=5)
     narrow.reply(request_id)
     rows = [row for row in narrow.take("$/progress", request_id) if row["phase"] == "prefill"]
     completed = [row["completed"] for row in rows]
-    assert len(completed) > 5
+    assert len(completed) > 1
     assert completed == sorted(set(completed))
-    assert {(row["total"], row["unit"], row["streamToken"]) for row in rows} == {(200, "tokens", 5)}
-    assert completed[-1] <= 200
+    told = {(row["total"], row["unit"], row["streamToken"]) for row in rows}
+    assert told == {(2000, "tokens", 5)}
+    assert completed[-1] <= 2000

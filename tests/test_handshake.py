@@ -49,10 +49,6 @@ def test_the_version_is_the_highest_that_both_know(shared_host: Host) -> None:
 MINIMAL: dict[str, dict[str, Any]] = {"generate": {"prompt": "x"}, "chat": {"messages": HELLO}}
 UNBUILT: dict[str, tuple[str, Any]] = {
     "adapter": ("generate", "x"),
-    "draftModel": ("generate", "x"),
-    "kvBits": ("generate", 4),
-    "maxKvSize": ("generate", 128),
-    "numDraftTokens": ("generate", 2),
     "responseFormat": ("generate", {"type": "json"}),
     "toolChoice": ("chat", "auto"),
     "tools": ("chat", [{"type": "function"}]),

@@ -12,7 +12,10 @@ from typing import Any
 
 import pytest
 
+from mlx_stdio.kv.geometry import Geometry
+from mlx_stdio.kv.prefixes import Prefixes
 from mlx_stdio.models.card import Card
+from mlx_stdio.models.ledger import Ledger
 from mlx_stdio.models.loader import Weights
 from mlx_stdio.models.residency import ModelCache
 from tests.host import Host, RpcError, joined
@@ -244,10 +247,13 @@ def test_whatever_is_asked_the_bounds_hold_and_everything_is_answered(
 
 def test_the_figures_can_be_read_while_the_models_change_places() -> None:
     """`engine/status` is answered by another thread than the one that uses the models."""
-    cache = ModelCache(9, lambda: 0, lambda *_: None)
+    cache = ModelCache(9, Ledger(lambda: 0, Prefixes(lambda: 0, None)), lambda *_: None)
     card = Card("", Path(), "llama", None, None, frozenset(), 1)
     residents = [
-        cache.add(replace(card, id=name), Weights(None, 1, 1), keep_alive=None) for name in "abcd"
+        cache.add(
+            replace(card, id=name), Weights(None, 1, 1, Geometry(known=False)), keep_alive=None
+        )
+        for name in "abcd"
     ]
     ended = threading.Event()
 

@@ -1,6 +1,7 @@
 """From logits to a token: the filters, the penalties, the seeds and the log probabilities.
 
-The only tests that import MLX into the tests' own process, for what the wire cannot show.
+Tests that import MLX into the tests' own process, for what the wire cannot show; and what it can.
+`test_batch_sampling.py` has the rows in company.
 """
 
 from __future__ import annotations
@@ -16,15 +17,9 @@ from typing import Any
 
 import pytest
 
-from mlx_stdio.engine.sampling import (
-    Sampler,
-    Sampling,
-    keep_min_p,
-    keep_top_k,
-    keep_top_p,
-    mix,
-    read_scores,
-)
+from mlx_stdio.engine.filters import keep_min_p, keep_top_k, keep_top_p
+from mlx_stdio.engine.randomness import mix
+from mlx_stdio.engine.sampling import SamplerBatch, Sampling
 from mlx_stdio.models import lean
 from tests.host import Host, joined
 
@@ -45,6 +40,10 @@ def some_logits(seed: int, size: int = 50) -> list[float]:
 def softmax(logits: list[float]) -> list[float]:
     weights = [math.exp(x - max(logits)) for x in logits]
     return [weight / sum(weights) for weight in weights]
+
+
+def alone(prompt: list[int] | None = None, /, **options: Any) -> SamplerBatch:
+    return SamplerBatch([(Sampling(**options), 0, prompt or [])])
 
 
 def kept(mx: Any, filtered: Any) -> set[int]:
@@ -90,15 +89,13 @@ def test_penalties_and_bias_are_mlx_lms(mx: Any, seed: int) -> None:
     processors = make_logits_processors(
         bias, repetition, context, presence, context, frequency, context
     )
-    sampler = Sampler(
-        Sampling(
-            logit_bias=bias,
-            repetition_penalty=repetition,
-            presence_penalty=presence,
-            frequency_penalty=frequency,
-            penalty_context=context,
-        ),
+    sampler = alone(
         prompt,
+        logit_bias=bias,
+        repetition_penalty=repetition,
+        presence_penalty=presence,
+        frequency_penalty=frequency,
+        penalty_context=context,
     )
     tokens = list(prompt)
     for step in range(10):
@@ -106,7 +103,7 @@ def test_penalties_and_bias_are_mlx_lms(mx: Any, seed: int) -> None:
         expected = mx.array(logits)
         for processor in processors:
             expected = processor(mx.array(tokens), expected)
-        token: Any = sampler.draw(logits)[0].item()
+        token: Any = sampler.draw(logits).tokens.item()
         assert token == mx.argmax(expected, axis=-1).item()
         tokens.append(token)
 
@@ -117,8 +114,8 @@ def test_draws_follow_the_distribution(mx: Any, temperature: float, dtype: str) 
     logits = [0.0, 1.0, 2.0, -1.0, 0.5, -3.0]
     row = mx.array([logits]).astype(getattr(mx, dtype))
     draws = 4000
-    sampler = Sampler(Sampling(temperature=temperature, seed=11), [])
-    drawn = [sampler.draw(row)[0] for _ in range(draws)]
+    sampler = alone(temperature=temperature, seed=11)
+    drawn = [sampler.draw(row).tokens for _ in range(draws)]
     mx.eval(drawn)
     counts = Counter(token.item() for token in drawn)
     wanted = [p * draws for p in softmax([x / temperature for x in logits])]
@@ -130,33 +127,35 @@ def test_extreme_temperatures_are_harmless(mx: Any) -> None:
     row = mx.array([some_logits(3)])
     best = mx.argmax(row, axis=-1).item()
     for temperature in (1e-300, 1e-40, 1e-9):
-        sampler = Sampler(Sampling(temperature=temperature, seed=1), [])
-        assert {sampler.draw(row)[0].item() for _ in range(5)} == {best}
-    hot = Sampler(Sampling(temperature=100.0, top_k=2, seed=1), [])
-    assert {hot.draw(row)[0].item() for _ in range(40)} == kept(mx, keep_top_k(row, 2))
+        sampler = alone(temperature=temperature, seed=1)
+        assert {sampler.draw(row).tokens.item() for _ in range(5)} == {best}
+    for temperature in (100.0, 1e300):
+        hot = alone(temperature=temperature, top_k=2, seed=1)
+        assert {hot.draw(row).tokens.item() for _ in range(40)} == kept(mx, keep_top_k(row, 2))
 
 
 def test_xtc_leaves_only_the_least_likely_of_the_likely(mx: Any) -> None:
     row = mx.log(mx.array([[0.4, 0.3, 0.2, 0.06, 0.04]]))
-    always = Sampler(Sampling(temperature=1.0, xtc_probability=1.0, seed=5), [])
-    drawn = {always.draw(row)[0].item() for _ in range(200)}
+    always = alone(temperature=1.0, xtc_probability=1.0, seed=5)
+    drawn = {always.draw(row).tokens.item() for _ in range(200)}
     assert drawn == {2, 3, 4}
-    sometimes = Sampler(Sampling(temperature=1.0, xtc_probability=0.5, seed=5), [])
-    assert {sometimes.draw(row)[0].item() for _ in range(200)} == {0, 1, 2, 3, 4}
+    sometimes = alone(temperature=1.0, xtc_probability=0.5, seed=5)
+    assert {sometimes.draw(row).tokens.item() for _ in range(200)} == {0, 1, 2, 3, 4}
 
 
 def test_scores_are_the_log_probabilities_before_bias(mx: Any) -> None:
     logits = some_logits(9)
     expected = [math.log(p) for p in softmax(logits)]
-    sampler = Sampler(Sampling(logprobs=50, logit_bias={7: 100.0}), [])
-    token, arrays = sampler.draw(mx.array([logits]))
-    own, top = read_scores(arrays)
-    assert token.item() == 7
+    draws = alone(logprobs=50, logit_bias={7: 100.0}).draw(mx.array([logits]))
+    own, top = draws.read_scores()[0]
+    assert draws.tokens.item() == 7
     assert own == pytest.approx(expected[7], abs=1e-4)
     assert [at for at, _ in top] == sorted(range(50), key=lambda at: -expected[at])
     assert sum(math.exp(value) for _, value in top) == pytest.approx(1, abs=1e-4)
-    zero = Sampler(Sampling(logprobs=0), []).draw(mx.array([[0.0, -math.inf]]))
-    assert read_scores(zero[1]) == (0.0, [])
+    zero = mx.array([[0.0, -math.inf]])
+    assert alone(logprobs=0).draw(zero).read_scores() == {0: (0.0, [])}
+    assert alone(logprobs=9).draw(zero).read_scores() == {0: (0.0, [(0, 0.0), (1, -9999.0)])}
+    assert alone().draw(zero).read_scores() == {}
 
 
 def test_keys_differ_by_seed_and_position() -> None:

@@ -21,19 +21,17 @@ from tests.phases import LONG_TEXT, told, wait_until
 
 @pytest.fixture
 def engine(slow: Path) -> Iterator[Host]:
-    """An engine that reads a prompt in large chunks, without any help from a fast BLAS."""
-    with Host(
-        *("--models-dir", str(slow), "--model", "roomy"),
-        *("--prefill-step", "4000", "--blas", "bundled"),
-    ) as host:
+    """An engine to which the first chunk of a prompt is a long step: it has no fast BLAS."""
+    with Host("--models-dir", str(slow), "--model", "roomy", "--blas", "bundled") as host:
         host.call("models/load", model="roomy")
+        host.call("models/load", model="big")
         yield host
 
 
 @pytest.fixture
 def long_step(engine: Host) -> int:
     """A request of whose prompt the first chunk is read just now."""
-    request_id: int = engine.start("generate", prompt=[7] * 5000, maxTokens=1)
+    request_id: int = engine.start("generate", model="big", prompt=[7] * 2000, maxTokens=1)
     wait_until(lambda: engine.call("engine/status")["requests"]["running"])
     return request_id
 

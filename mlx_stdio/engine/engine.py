@@ -15,12 +15,24 @@ from typing import TYPE_CHECKING
 
 from mlx_stdio.engine.job import Job
 from mlx_stdio.engine.scheduler import Scheduler
+from mlx_stdio.kv.prefixes import Prefixes
 from mlx_stdio.log import Log
+from mlx_stdio.models.ledger import Ledger
 from mlx_stdio.models.residency import ModelCache
 from mlx_stdio.settings import Settings
 
 if TYPE_CHECKING:
     from mlx_stdio.engine.device import DeviceFacts
+    from mlx_stdio.kv.disk import DiskPrefixes
+
+OnChange = Callable[[str, str, str], None]
+"""Takes a model's id, its new state and the reason."""
+
+PREFIX_SHARE = 4
+"""By default the prefix cache may take the limit divided by this."""
+
+POOL_SHARE = 8
+"""The same for MLX's pool of freed buffers."""
 
 
 class Engine:
@@ -30,7 +42,7 @@ class Engine:
         self,
         settings: Settings,
         log: Log,
-        on_change: Callable[[str, str, str], None],
+        on_change: OnChange,
         on_fatal: Callable[[BaseException], None],
         flush: Callable[[], None],
     ) -> None:
@@ -48,12 +60,24 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.device: DeviceFacts | None = None
-        self.cache = ModelCache(settings.max_models, lambda: self.memory_limit, on_change)
-        self.scheduler = Scheduler(settings, self.cache, log)
+        self.prefixes = Prefixes(self._prefix_limit, _disk(settings, log))
+        self.ledger = Ledger(lambda: self.memory_limit, self.prefixes)
+        self.cache = ModelCache(settings.max_models, self.ledger, on_change)
+        self.scheduler = Scheduler(settings, self.cache, self.ledger, self.prefixes, log)
+
+    def _prefix_limit(self) -> int:
+        """Bytes that the prefix cache may take at this moment."""
+        limit = self.memory_limit
+        share = self._settings.prefix_cache_limit
+        share = limit // PREFIX_SHARE if share is None else share
+        return min(share, limit - self.cache.weight_bytes - self.ledger.reserved_bytes)
 
     @property
     def memory_limit(self) -> int:
-        """Bytes that weights may take; 0 before the device is known and without an explicit one."""
+        """Bytes that weights, KV and prefixes may take.
+
+        0 before the device is known, unless it was given.
+        """
         if self._settings.memory_limit is not None:
             return self._settings.memory_limit
         return self.device.default_limit if self.device else 0
@@ -94,10 +118,13 @@ class Engine:
             self._log.info(
                 "device", type=self.device.type, name=self.device.name, blas=self.device.blas
             )
-            while not self._stopping:
-                self._once()
             import mlx.core as mx
 
+            # Freed buffers beyond this go back to the system at once.
+            mx.set_cache_limit(self.memory_limit // POOL_SHARE)
+            while not self._stopping:
+                self._once()
+            self.scheduler.close()
             # Without this the process can abort as this thread's streams are torn down.
             mx.clear_streams()
         except BaseException as error:  # noqa: BLE001 - the end of the process, whatever it is
@@ -112,3 +139,13 @@ class Engine:
         self._flush()
         if not busy and not self._stopping:
             self._wake.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+
+def _disk(settings: Settings, log: Log) -> DiskPrefixes | None:
+    if settings.prompt_cache_dir is None:
+        return None
+    from pathlib import Path
+
+    from mlx_stdio.kv.disk import DiskPrefixes
+
+    return DiskPrefixes(Path(settings.prompt_cache_dir), settings.prompt_cache_limit, log)

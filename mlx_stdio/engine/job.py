@@ -35,7 +35,10 @@ class Outcome:
 
     finish_reason: Literal["stop", "length"]
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
+    drafted_tokens: int
+    accepted_tokens: int
     queue: float
     load: float
     prefill: float
@@ -80,11 +83,31 @@ class ModelSink(Sink, Protocol):
 
 @dataclass(slots=True, eq=False)
 class Prompt:
-    """A prompt when it is ready: token ids, none outside the vocabulary, and its text stream."""
+    """A prompt when it is ready: token ids, none outside the vocabulary, and its text stream.
+
+    Attributes:
+        borders: lengths of the prompt's beginnings that later prompts are likely to share (each
+            ends a message), rising; where a cache that cannot be trimmed is worth a checkpoint.
+    """
 
     tokens: list[int]
     text: TextStream
     stop_ids: frozenset[int]
+    borders: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """Speculative decoding: what proposes tokens, and how many at once.
+
+    Attributes:
+        model_id: a draft model; None looks the tokens up in the request's own text.
+        card: None while the draft model's folder is still looked at, or without one.
+    """
+
+    tokens: int
+    model_id: str | None = None
+    card: Card | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -119,12 +142,19 @@ class GenerateJob(Job):
 
     Attributes:
         prompt: None while it is still tokenized.
+        kv_bits: bits of a quantised KV cache; None keeps the model's type.
+        max_kv_size: tokens that the KV cache holds at most; None holds all.
+        cache_prompt: use the prefix cache, and leave the KV in it.
     """
 
     sink: GenerateSink
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 512
     prompt: Prompt | None = None
+    kv_bits: int | None = None
+    max_kv_size: int | None = None
+    cache_prompt: bool = True
+    draft: Draft | None = None
 
 
 @dataclass(slots=True, eq=False)

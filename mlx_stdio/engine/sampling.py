@@ -1,24 +1,29 @@
-"""From logits to a token.
+"""From logits to tokens, for all rows of a batch at once.
 
 The order is `mlx_lm`'s: bias, penalties, then top-p, min-p, XTC and top-k on the untempered log
-probabilities, then temperature and the draw. All array functions take rows `[B, V]`.
+probabilities, then temperature and the draw. Each stage works on those rows that ask for it, and
+is left out where none does.
 
-Randomness is a pure function of a request's seed and a token's position (splitmix64 into a
-counter-based generator), so it does not depend on what else runs, or ran before.
+A row's token is the same in any batch: it depends on the row's logits, options and tokens, and on
+its own randomness (`randomness.py`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from mlx_stdio.engine.draws import Draws, Scoring
+from mlx_stdio.engine.filters import EMPTY, LARGEST, Filters, column, penalise
+from mlx_stdio.engine.randomness import DRAW, XTC, keys
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
-_MASK = 2**64 - 1
-_DRAW, _XTC = 0, 1
-_COLDEST = 1e-6
-"""Lower temperatures are this one: a division by less leaves the range of 32 bits."""
+_COLDEST, _HOTTEST = 1e-6, 1e6
+"""Temperatures beyond are these: a division by less, or more, leaves the range of 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,190 +58,230 @@ class Sampling:
         )
 
 
-class Sampler:
-    """Draws one request's tokens. All it gives is lazy: nothing here waits."""
+@dataclass(slots=True)
+class _Row:
+    """A row's options and what only the host needs to know of it.
 
-    def __init__(self, sampling: Sampling, prompt: list[int]) -> None:
-        import mlx.core as mx
+    Attributes:
+        seen: how many of its latest tokens the penalties see at present.
+    """
 
-        self._options = sampling
-        self._position = 0
-        self._recent: mx.array | None = None
-        if sampling.penalised:
-            self._recent = mx.array(prompt[-sampling.penalty_context :], dtype=mx.uint32)
-        self._bias: tuple[mx.array, mx.array] | None = None
-        if sampling.logit_bias:
-            self._bias = (
-                mx.array(list(sampling.logit_bias.keys()), dtype=mx.uint32),
-                mx.array(list(sampling.logit_bias.values())),
-            )
+    sampling: Sampling
+    position: int
+    seen: int
 
-    def draw(self, logits: mx.array) -> tuple[mx.array, tuple[mx.array, ...]]:
-        """Draw the next token.
+
+class SamplerBatch:
+    """Draws the next tokens of all rows. All it gives is lazy: nothing here waits."""
+
+    def __init__(self, rows: Sequence[tuple[Sampling, int, Sequence[int]]]) -> None:
+        """Begin with these rows.
+
+        Whatever options cannot be obeyed are refused here, so who makes a batch of each row alone,
+        and joins them later, knows which one is to blame.
 
         Args:
-            logits: `[1, V]`.
+            rows: of each its options, how many of its tokens were drawn already, and all its
+                tokens so far, those of the prompt included.
 
-        Returns:
-            the token `[1]`, and what `scores` needs: empty unless log probabilities were asked for.
+        Raises:
+            ValueError: an option outside its range.
         """
         import mlx.core as mx
 
-        options = self._options
-        raw = logits
-        if self._bias is not None:
-            logits = logits.at[:, self._bias[0]].add(self._bias[1].astype(logits.dtype))
-        if self._recent is not None:
-            logits = penalise(logits, self._recent, options)
-        logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-        if options.temperature == 0.0:
-            token = mx.argmax(logprobs, axis=-1)
-        else:
-            token = self._random(logprobs)
-        self._position += 1
-        if self._recent is not None:
-            recent = mx.concatenate([self._recent, token.astype(mx.uint32)])
-            self._recent = recent[-options.penalty_context :]
-        if options.logprobs is None:
-            return token, ()
-        return token, _score_arrays(raw, token, options.logprobs)
+        self._rows: list[_Row] = []
+        self._recent: mx.array | None = None
+        histories: list[Sequence[int]] = []
+        for sampling, position, tokens in rows:
+            _check(sampling)
+            history = tokens[-sampling.penalty_context :] if sampling.penalised else ()
+            self._rows.append(_Row(sampling, position, len(history)))
+            if sampling.penalised:
+                histories.append(history)
+        width = max(map(len, histories), default=0)
+        if histories:
+            padded = [[EMPTY] * (width - len(tokens)) + list(tokens) for tokens in histories]
+            self._recent = mx.array(padded, dtype=mx.uint32)
+        self._prepare()
 
-    def _random(self, logprobs: mx.array) -> mx.array:
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def draw(self, logits: mx.array) -> Draws:
+        """Draw the next token of each row.
+
+        Args:
+            logits: `[B, V]`.
+
+        Raises:
+            ValueError: a bias on an id that is not below V; the first draw shows it.
+        """
         import mlx.core as mx
 
-        options = self._options
-        if 0.0 < options.top_p < 1.0:
-            logprobs = keep_top_p(logprobs, options.top_p)
-        if options.min_p > 0.0:
-            logprobs = keep_min_p(logprobs, options.min_p)
-        if options.xtc_probability > 0.0:
-            chance = mx.random.uniform(key=self._key(_XTC))
-            excluded = exclude_top_choices(logprobs, options.xtc_threshold)
-            logprobs = mx.where(chance < options.xtc_probability, excluded, logprobs)
-        if options.top_k > 0:
-            logprobs = keep_top_k(logprobs, options.top_k)
+        raw = logits
+        logits = self._adjust(logits)
+        # MLX's maximum of what holds a NaN is NaN.
+        healthy = mx.isfinite(mx.max(logits, axis=-1))
+        if self._hot is None:
+            tokens = mx.argmax(logits, axis=-1)
+        elif self._hot.size == len(self._rows):
+            tokens = self._random(logits)
+        else:
+            tokens = mx.argmax(logits, axis=-1)
+            tokens[self._hot] = self._random(logits[self._hot])
+        tokens = mx.where(healthy, tokens, 0).astype(mx.uint32)
+        self._remember(tokens)
+        draws = Draws(tokens, healthy)
+        return draws if self._scoring is None else self._scoring.of(draws, raw)
+
+    def take(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order."""
+        self._rows, self._recent = self._select(rows)
+        self._prepare()
+
+    def pick(self, row: int) -> SamplerBatch:
+        """One of the rows as a batch of its own; this one stays as it is."""
+        other = SamplerBatch([])
+        other._rows, other._recent = self._select([row])
+        other._prepare()
+        return other
+
+    def join(self, other: SamplerBatch) -> None:
+        """Append the other's rows."""
+        import mlx.core as mx
+
+        self._rows = self._rows + [replace(row) for row in other._rows]
+        parts = [part for part in (self._recent, other._recent) if part is not None]
+        if parts:
+            width = max(part.shape[1] for part in parts)
+            self._recent = mx.concatenate(
+                [
+                    mx.pad(part, [(0, 0), (width - part.shape[1], 0)], constant_values=EMPTY)
+                    for part in parts
+                ]
+            )
+        self._prepare()
+
+    def _select(self, places: Sequence[int]) -> tuple[list[_Row], mx.array | None]:
+        import mlx.core as mx
+
+        rows = [replace(self._rows[at]) for at in places]
+        if self._recent is None:
+            return rows, None
+        remembered = [at for at, row in enumerate(self._rows) if row.sampling.penalised]
+        wanted = [remembered.index(at) for at in places if at in remembered]
+        if not wanted:
+            return rows, None
+        width = max(row.seen for row in rows)
+        first = self._recent.shape[1] - width
+        return rows, self._recent[mx.array(wanted)][:, first:]
+
+    def _prepare(self) -> None:
+        """Make the arrays of parameters; they stay until rows come or go."""
+        import mlx.core as mx
+
+        options = [row.sampling for row in self._rows]
+        biases = [
+            (at, token, value)
+            for at, each in enumerate(options)
+            for token, value in each.logit_bias.items()
+        ]
+        self._most_biased = max((token for _, token, _ in biases), default=-1)
+        self._bias: tuple[mx.array, mx.array, mx.array] | None = None
+        if biases:
+            rows, tokens, values = zip(*biases, strict=True)
+            self._bias = (mx.array(rows), mx.array(tokens), mx.array(values, dtype=mx.float32))
+
+        penalised = [at for at, each in enumerate(options) if each.penalised]
+        some = [options[at] for at in penalised]
+        self._penalised = column(penalised, mx.int32)
+        contexts = [min(each.penalty_context, LARGEST) for each in some]
+        self._context = column(contexts, mx.int32)
+        self._penalties = (
+            _column_unless([each.repetition_penalty for each in some], 1.0),
+            _column_unless([each.presence_penalty for each in some], 0.0),
+            _column_unless([each.frequency_penalty for each in some], 0.0),
+        )
+
+        hot = [at for at, each in enumerate(options) if each.temperature > 0.0]
+        self._hot_rows = [self._rows[at] for at in hot]
+        self._hot = mx.array(hot) if hot else None
+        temperatures = [options[at].temperature for at in hot]
+        self._temperature = column([min(max(each, _COLDEST), _HOTTEST) for each in temperatures])
+        self._filters = Filters([options[at] for at in hot])
+
+        scored = {at: row.logprobs for at, row in enumerate(options) if row.logprobs is not None}
+        self._scoring = Scoring(scored, len(options)) if scored else None
+
+    def _adjust(self, logits: mx.array) -> mx.array:
+        if self._bias is not None:
+            if self._most_biased >= logits.shape[-1]:
+                raise ValueError(f"a bias on token {self._most_biased}, of {logits.shape[-1]}")
+            rows, tokens, values = self._bias
+            logits = logits.at[rows, tokens].add(values.astype(logits.dtype))
+        if self._recent is not None:
+            logits = penalise(
+                logits, self._penalised, self._recent, self._context, *self._penalties
+            )
+        return logits
+
+    def _random(self, logits: mx.array) -> mx.array:
+        import mlx.core as mx
+
+        size = logits.shape[-1]
+        logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        chances = None
+        if self._filters.chancy:
+            own = self._keys([self._hot_rows[at] for at in self._filters.chancy], XTC)
+            chances = mx.vmap(lambda key: mx.random.uniform(shape=(1,), key=key))(own)
+        logprobs = self._filters.apply(logprobs, chances)
         # In 32 bits, because 16 leave the draw too few distinct random numbers; and from the best
         # one down, because a small temperature would make minus infinity of everything.
         logprobs = logprobs.astype(mx.float32)
         logprobs = logprobs - mx.max(logprobs, axis=-1, keepdims=True)
-        token: mx.array = mx.random.categorical(
-            logprobs / max(options.temperature, _COLDEST), key=self._key(_DRAW)
-        )
-        return token
+        # Gumbel's trick in full, because `mx.random.categorical` takes other ways for one row than
+        # for many, which draw other tokens and lose those below a share of 1e-7.
+        own = self._keys(self._hot_rows, DRAW)
+        noise = mx.vmap(lambda key: mx.random.gumbel(shape=(size,), key=key))(own)
+        return mx.argmax(logprobs / self._temperature + noise, axis=-1)
 
-    def _key(self, use: int) -> mx.array:
+    @staticmethod
+    def _keys(rows: Sequence[_Row], use: int) -> mx.array:
+        return keys([(row.sampling.seed, row.position) for row in rows], use)
+
+    def _remember(self, tokens: mx.array) -> None:
+        """Move on by one position, with tokens `[B]` that nobody has read yet."""
         import mlx.core as mx
 
-        key: mx.array = mx.random.key(mix(self._options.seed, 2 * self._position + use))
-        return key
+        for row in self._rows:
+            row.position += 1
+            if row.sampling.penalised:
+                row.seen = min(row.seen + 1, row.sampling.penalty_context)
+        if self._recent is not None:
+            recent = mx.concatenate([self._recent, tokens[self._penalised]], axis=1)
+            self._recent = recent[:, recent.shape[1] - max(row.seen for row in self._rows) :]
 
 
-def mix(seed: int, counter: int) -> int:
-    """splitmix64 of two numbers: neighbouring seeds and positions give unrelated keys."""
-    z = (mix_once(seed) + counter * 0x9E3779B97F4A7C15) & _MASK
-    return mix_once(z)
+def _check(options: Sampling) -> None:
+    """Refuse what would fail later, or spoil a row without a word."""
+    for name, legal in (
+        ("temperature", options.temperature >= 0.0),
+        ("top_p", not math.isnan(options.top_p)),
+        ("top_k", options.top_k >= 0),
+        ("min_p", 0.0 <= options.min_p <= 1.0),
+        ("xtc_probability", 0.0 <= options.xtc_probability <= 1.0),
+        ("xtc_threshold", 0.0 <= options.xtc_threshold <= 1.0),
+        ("repetition_penalty", 0.0 < options.repetition_penalty < math.inf),
+        ("presence_penalty", math.isfinite(options.presence_penalty)),
+        ("frequency_penalty", math.isfinite(options.frequency_penalty)),
+        ("penalty_context", options.penalty_context >= 1),
+        ("logit_bias", all(0 <= token <= LARGEST for token in options.logit_bias)),
+        ("logit_bias", all(map(math.isfinite, options.logit_bias.values()))),
+        ("logprobs", options.logprobs is None or options.logprobs >= 0),
+    ):
+        if not legal:
+            raise ValueError(f"{name} is outside its range: {getattr(options, name)}")
 
 
-def mix_once(z: int) -> int:
-    """The finaliser of splitmix64 (Steele, Lea and Flood, 2014)."""
-    z = (z + 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
-
-
-def penalise(logits: mx.array, recent: mx.array, options: Sampling) -> mx.array:
-    """Repetition (Keskar et al., 2019), presence and frequency penalties, each once per kind.
-
-    Args:
-        logits: `[1, V]`.
-        recent: the latest tokens, `[n]`.
-    """
-    import mlx.core as mx
-
-    if recent.size == 0:
-        return logits
-    if options.repetition_penalty != 1.0:
-        chosen = logits[:, recent]
-        factor = options.repetition_penalty
-        chosen = mx.where(chosen < 0, chosen * factor, chosen / factor)
-        logits = mx.put_along_axis(logits, recent[None], chosen, axis=-1)
-    if options.presence_penalty != 0.0:
-        chosen = logits[:, recent] - options.presence_penalty
-        logits = mx.put_along_axis(logits, recent[None], chosen, axis=-1)
-    if options.frequency_penalty != 0.0:
-        logits = logits.at[:, recent].subtract(options.frequency_penalty)
-    return logits
-
-
-def keep_top_p(logprobs: mx.array, top_p: float) -> mx.array:
-    """Nucleus sampling (Holtzman et al., 2020): minus infinity outside the nucleus; `[B, V]`."""
-    import mlx.core as mx
-
-    ordered = mx.sort(logprobs, axis=-1)
-    mass = mx.exp(ordered.astype(mx.float32))
-    above = mx.cumsum(mass, axis=-1, reverse=True, inclusive=False)
-    total = above[..., :1] + mass[..., :1]
-    dropped = (above >= top_p * total).sum(axis=-1, keepdims=True)
-    threshold = mx.take_along_axis(ordered, dropped, axis=-1)
-    return mx.where(logprobs < threshold, -float("inf"), logprobs)
-
-
-def keep_min_p(logprobs: mx.array, min_p: float) -> mx.array:
-    """Min-p sampling (Nguyen et al., 2024): drop what is under that share of the best; `[B, V]`."""
-    import math
-
-    import mlx.core as mx
-
-    threshold = mx.max(logprobs, axis=-1, keepdims=True) + math.log(min_p)
-    return mx.where(logprobs < threshold, -float("inf"), logprobs)
-
-
-def exclude_top_choices(logprobs: mx.array, threshold: float) -> mx.array:
-    """XTC: of the tokens above the threshold only the least likely one stays; `[B, V]`."""
-    import mlx.core as mx
-
-    probs = mx.softmax(logprobs, axis=-1)
-    least = mx.where(probs > threshold, probs, mx.inf).min(axis=-1, keepdims=True)
-    return mx.where(probs > least, -float("inf"), logprobs)
-
-
-def keep_top_k(logprobs: mx.array, top_k: int) -> mx.array:
-    """The k likeliest tokens, `0 < k < V`; `[B, V]`."""
-    import mlx.core as mx
-
-    rest = mx.argpartition(-logprobs, kth=top_k - 1, axis=-1)[..., top_k:]
-    nothing = mx.array(-float("inf"), dtype=logprobs.dtype)
-    return mx.put_along_axis(logprobs, rest, nothing, axis=-1)
-
-
-def _score_arrays(logits: mx.array, token: mx.array, top: int) -> tuple[mx.array, ...]:
-    import mlx.core as mx
-
-    logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    own = mx.take_along_axis(logprobs, token[:, None], axis=-1)
-    if top == 0:
-        return (own,)
-    top = min(top, logits.shape[-1])
-    best = mx.argsort(-logprobs, axis=-1)[:, :top]
-    return (own, best, mx.take_along_axis(logprobs, best, axis=-1))
-
-
-def read_scores(arrays: tuple[mx.array, ...]) -> tuple[float, list[tuple[int, float]]]:
-    """The log probability of a token and the likeliest ones, as plain numbers.
-
-    Args:
-        arrays: what `Sampler.draw` gave with the token.
-    """
-    # MLX's own annotations say "a number or nested lists"; the shapes are known here.
-    own: Any = arrays[0].item()
-    if len(arrays) == 1:
-        return _finite(own), []
-    ids: Any = arrays[1].tolist()
-    values: Any = arrays[2].tolist()
-    return _finite(own), [(i, _finite(v)) for i, v in zip(ids[0], values[0], strict=True)]
-
-
-def _finite(value: float) -> float:
-    """JSON has no infinities; -9999 is the field's usual stand-in for an impossible token."""
-    return max(-9999.0, value)  # of NaN, too, `max` keeps the first
+def _column_unless(values: Sequence[float], neutral: float) -> mx.array | None:
+    return None if all(value == neutral for value in values) else column(values)

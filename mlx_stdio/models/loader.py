@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlx_stdio.errors import EngineError
+from mlx_stdio.kv.geometry import Geometry
 from mlx_stdio.models.card import Card
 from mlx_stdio.models.catalog import EMBEDDED
 from mlx_stdio.models.lean import load_model_function
@@ -29,11 +30,17 @@ class Weights:
             logits `[batch, length, vocabulary]`.
         bytes: of all parameters.
         vocabulary_size: ids that the embedding has rows for; any other id reads foreign memory.
+        geometry: what its KV caches take.
     """
 
     model: Any
     bytes: int
     vocabulary_size: int
+    geometry: Geometry
+
+
+NO_WEIGHTS = Weights(None, 0, 0, Geometry(known=False))
+"""What an evicted model has."""
 
 
 def load_steps(card: Card, *, trust_remote_code: bool) -> Iterator[tuple[int, int] | Weights]:
@@ -84,7 +91,7 @@ def _steps(card: Card, trust_remote_code: bool) -> Iterator[tuple[int, int] | We
     mx.eval(batch)
     if held:
         yield (total, total)
-    yield Weights(model, total, _vocabulary(model, card))
+    yield Weights(model, total, _vocabulary(model, card), Geometry.probe(model))
 
 
 def _vocabulary(model: Any, card: Card) -> int:

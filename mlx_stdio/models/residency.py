@@ -19,7 +19,8 @@ from typing import Any
 from mlx_stdio.errors import EngineError
 from mlx_stdio.models.card import Card
 from mlx_stdio.models.catalog import EMBEDDED
-from mlx_stdio.models.loader import Weights, give_back
+from mlx_stdio.models.ledger import Ledger
+from mlx_stdio.models.loader import NO_WEIGHTS, Weights, give_back
 
 
 @dataclass(slots=True, eq=False)
@@ -47,15 +48,14 @@ class ModelCache:
     def __init__(
         self,
         max_models: int,
-        memory_limit: Callable[[], int],
+        ledger: Ledger,
         on_change: Callable[[str, str, str], None],
     ) -> None:
         """Args:
-        memory_limit: bytes that weights may take; asked late, because MLX knows the device.
         on_change: called with model id, new state and reason.
         """
         self.max_models = max_models
-        self._memory_limit = memory_limit
+        self._ledger = ledger
         self._on_change = on_change
         self._models: OrderedDict[str, Resident] = OrderedDict()
         self.loads = 0
@@ -74,6 +74,7 @@ class ModelCache:
         """A load has finished."""
         resident = Resident(card, weights, keep_alive=keep_alive)
         self._models[card.id] = resident
+        self._ledger.prefixes.know(card)
         self.loads += 1
         self._on_change(card.id, "ready", "request")
         return resident
@@ -83,12 +84,13 @@ class ModelCache:
         """Bytes of all resident weights."""
         return sum(resident.weights.bytes for resident in self.snapshot())
 
-    def make_room(self, card: Card, awaited: Iterable[str]) -> bool:
+    def make_room(self, card: Card, awaited: Iterable[str], beside: str | None = None) -> bool:
         """Evict until one more model fits.
 
         Args:
             card: the model that is to be loaded.
             awaited: ids that older requests wait for.
+            beside: a model that has to stay, because both are needed at once.
 
         Returns:
             False when it has to wait until a model that is in use becomes idle.
@@ -96,10 +98,10 @@ class ModelCache:
         Raises:
             EngineError: `outOfMemory` when it cannot fit even alone beside the pinned models.
         """
-        kept = set(awaited)
+        kept = {*awaited, beside}
         needed = weight_estimate(card)
-        limit = self._memory_limit()
-        pinned = [r for r in self._models.values() if r.pinned]
+        limit = self._ledger.limit
+        pinned = [r for r in self._models.values() if r.pinned or r.card.id == beside]
         pinned_bytes = sum(r.weights.bytes for r in pinned)
         figures: dict[str, Any] = {
             "model": card.id,
@@ -123,7 +125,7 @@ class ModelCache:
             for r in self._models.values()
             if not r.users and not r.pinned and r.card.id not in kept
         ]
-        count, total = len(self._models), self.weight_bytes
+        count, total = len(self._models), self.weight_bytes + self._ledger.reserved_bytes
         chosen: list[tuple[Resident, str]] = []
         for victim in victims:
             over_count = count >= self.max_models
@@ -136,6 +138,31 @@ class ModelCache:
             return False
         for victim, reason in chosen:
             self.evict(victim, reason)
+        self._ledger.reclaim(self.weight_bytes, needed)
+        return True
+
+    def free(self, shortage: int, kept: Iterable[str]) -> bool:
+        """Evict idle models, least recently used first, until so many bytes are free.
+
+        Args:
+            kept: ids that are no victims.
+
+        Returns:
+            False when they do not suffice; nothing is evicted then.
+        """
+        staying = set(kept)
+        chosen: list[Resident] = []
+        for victim in self._models.values():
+            if shortage <= 0:
+                break
+            if victim.users or victim.pinned or victim.card.id in staying:
+                continue
+            chosen.append(victim)
+            shortage -= victim.weights.bytes
+        if shortage > 0:
+            return False
+        for victim in chosen:
+            self.evict(victim, "memory")
         return True
 
     def evict(self, resident: Resident, reason: str) -> int:
@@ -148,7 +175,8 @@ class ModelCache:
         del self._models[resident.card.id]
         model_id = resident.card.id
         # The caller may still hold the `Resident`; the arrays must go now.
-        resident.weights = Weights(None, 0, 0)
+        resident.weights = NO_WEIGHTS
+        self._ledger.prefixes.forget(model_id)
         give_back()
         self.unloads += 1
         self._on_change(model_id, "available", reason)

@@ -97,7 +97,13 @@ class Generation(Params, kw_only=True, frozen=True):
     stream_token: Annotated[
         str | int | None, doc("Chosen by the client; echoed in each notification.")
     ] = None
-    priority: Annotated[Priority | None, doc("Order of admission. Default `normal`.")] = None
+    priority: Annotated[
+        Priority | None,
+        doc(
+            "Order of admission and of reading prompts; `interactive` takes a place from "
+            "`background` where none is free. Default `normal`."
+        ),
+    ] = None
     timeout_ms: Annotated[
         Annotated[int, msgspec.Meta(ge=1)] | None,
         doc("After so long the request ends with `deadlineExceeded`, whatever its phase."),
@@ -105,22 +111,30 @@ class Generation(Params, kw_only=True, frozen=True):
     response_format: Annotated[ResponseFormat | None, doc("The form of the text.")] = None
     adapter: Annotated[str | None, doc("A LoRA adapter. Not built: `unsupported`.")] = None
     draft_model: Annotated[
-        str | None, doc("Speculative decoding with this model. Not built: `unsupported`.")
+        Annotated[str, msgspec.Meta(min_length=1)] | None,
+        doc(
+            "Speculative decoding: this model proposes tokens, `model` decides; the text is the "
+            "one without it. Both need the same vocabulary, and caches that can be trimmed."
+        ),
     ] = None
     num_draft_tokens: Annotated[
-        Annotated[int, msgspec.Meta(ge=1)] | None,
-        doc("Tokens drafted a step. Not built: `unsupported`."),
+        Annotated[int, msgspec.Meta(ge=1, le=64)] | None,
+        doc(
+            "Tokens proposed at once, 4 with a `draftModel`; without one, they are looked up in "
+            "the request's own text."
+        ),
     ] = None
     kv_bits: Annotated[
         Annotated[int, msgspec.Meta(ge=2, le=8)] | None,
-        doc("Quantised KV cache. Not built: `unsupported`."),
+        doc("Bits of a quantised KV cache: 2, 4 or 8."),
     ] = None
     max_kv_size: Annotated[
         Annotated[int, msgspec.Meta(ge=1)] | None,
-        doc("Bound of the KV cache in tokens. Not built: `unsupported`."),
+        doc("Most tokens that the KV cache holds: the first 4 and the latest ones. Above 4."),
     ] = None
     cache_prompt: Annotated[
-        bool | None, doc("Keep the prompt's KV for later requests. Taken, without effect yet.")
+        bool | None,
+        doc("Use the KV of earlier prompts, and keep this one's for later ones. Default true."),
     ] = None
 
 
@@ -144,7 +158,9 @@ class Usage(Result, kw_only=True, omit_defaults=False):
 
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int = 0
+    cached_tokens: Annotated[int, doc("Of the prompt's: not read, the prefix cache had them.")] = 0
+    drafted_tokens: Annotated[int, doc("Proposed by speculative decoding.")] = 0
+    accepted_tokens: Annotated[int, doc("Of those: taken, because they were right.")] = 0
 
 
 class Timings(Result, kw_only=True, omit_defaults=False):

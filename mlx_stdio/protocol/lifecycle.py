@@ -68,10 +68,10 @@ class Device(Result, kw_only=True):
 class Memory(Result, kw_only=True):
     """Bytes. Figures of MLX are 0 before it is loaded."""
 
-    limit_bytes: Annotated[int, doc("What resident weights may take.")]
+    limit_bytes: Annotated[int, doc("What weights, KV caches and prefixes may take.")]
     weights_bytes: int
     kv_bytes: Annotated[int, doc("KV caches of running requests.")]
-    prefix_cache_bytes: Annotated[int, doc("Reserved; 0.")]
+    prefix_cache_bytes: Annotated[int, doc("KV kept for later prompts.")]
     pool_bytes: Annotated[int, doc("Freed buffers that MLX keeps for reuse.")]
     active_bytes: Annotated[int, doc("What MLX has in use.")]
     peak_bytes: int

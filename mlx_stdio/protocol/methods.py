@@ -135,10 +135,6 @@ METHODS: dict[str, Method] = {
 
 UNSUPPORTED_PARAMS: tuple[str, ...] = (
     "adapter",
-    "draftModel",
-    "kvBits",
-    "maxKvSize",
-    "numDraftTokens",
     "responseFormat",
     "toolChoice",
     "tools",

@@ -26,7 +26,7 @@ from mlx_stdio.protocol.inference import (
     InfillParams,
     InfillResult,
 )
-from mlx_stdio.session.prepare import RANKS, max_tokens_of, prompt_of, sampling_of
+from mlx_stdio.session.prepare import RANKS, draft_of, max_tokens_of, prompt_of, sampling_of
 from mlx_stdio.session.request import GenerationRequest
 from mlx_stdio.text.model import TextStore
 
@@ -70,9 +70,15 @@ class Generations:
         request.stream = params.stream is not False
         request.wants_logprobs = params.logprobs is not None
         job = GenerateJob(request, model_id, rank=RANKS[params.priority], arrived=request.arrived)
+        job.kv_bits, job.max_kv_size = params.kv_bits, params.max_kv_size
+        job.cache_prompt = params.cache_prompt is not False
+        draft_id = draft_folder = None
+        if params.draft_model is not None:
+            draft_id, draft_folder = self._catalog.resolve(params.draft_model)
+        job.draft = draft_of(params, draft_id)
         resident = self._engine.cache.get(model_id)
         text = self._texts.ready(model_id)
-        if resident is not None and text is not None and _is_short(params):
+        if resident is not None and text is not None and draft_id is None and _is_short(params):
             self._fill(job, params, resident.card)
             job.prompt = prompt_of(params, text)
             self._engine.submit(job)
@@ -83,6 +89,8 @@ class Generations:
                 return
             try:
                 card = resident.card if resident is not None else read_card(model_id, folder)
+                if job.draft is not None and draft_id is not None and draft_folder is not None:
+                    job.draft.card = read_card(draft_id, draft_folder)
                 self._fill(job, params, card)
                 # The weights are read from now on, while the prompt is tokenized here.
                 self._engine.wake()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from mlx_stdio.engine.job import Prompt, Rank
+from mlx_stdio.engine.job import Draft, Prompt, Rank
 from mlx_stdio.engine.sampling import Sampling
 from mlx_stdio.errors import EngineError, invalid_params
 from mlx_stdio.models.card import Card
@@ -21,6 +21,8 @@ from mlx_stdio.text.model import TextModel
 from mlx_stdio.text.stream import TextStream
 
 DEFAULT_MAX_TOKENS: Final = 512
+DEFAULT_DRAFT_TOKENS: Final = 4
+_MOST_BORDERS: Final = 8
 RANKS: Final[dict[str | None, Rank]] = {"interactive": 0, "normal": 1, None: 1, "background": 2}
 
 _SAMPLING_FIELDS: Final = (
@@ -116,6 +118,17 @@ def max_tokens_of(params: Generation, card: Card) -> int:
     return params.max_tokens
 
 
+def draft_of(params: Generation, model_id: str | None) -> Draft | None:
+    """How a request speculates, if it does.
+
+    Args:
+        model_id: the draft model that `draftModel` names, resolved.
+    """
+    if model_id is None and params.num_draft_tokens is None:
+        return None
+    return Draft(params.num_draft_tokens or DEFAULT_DRAFT_TOKENS, model_id)
+
+
 def prompt_of(params: Generation, text: TextModel) -> Prompt:
     """Tokenize a request's prompt and check it against the model.
 
@@ -140,7 +153,11 @@ def prompt_of(params: Generation, text: TextModel) -> Prompt:
     if not params.ignore_eos:
         stops |= text.eos_ids | ends
     stream = TextStream(text.tokenizer.detokenizer(), params.stop or ())
-    return Prompt(tokens, stream, stops)
+    borders: list[int] = []
+    if isinstance(params, ChatParams):
+        # In every template, a message ends with one of the tokens that end a text.
+        borders = [at + 1 for at, token in enumerate(tokens) if token in text.eos_ids]
+    return Prompt(tokens, stream, stops, tuple(borders[-_MOST_BORDERS:]))
 
 
 def _tokens(params: Generation, text: TextModel) -> tuple[list[int], str, frozenset[int]]:

@@ -165,7 +165,11 @@ class GenerationRequest(Request):
             "model": self.model,
             "finish_reason": outcome.finish_reason,
             "usage": Usage(
-                prompt_tokens=outcome.prompt_tokens, completion_tokens=outcome.completion_tokens
+                prompt_tokens=outcome.prompt_tokens,
+                cached_tokens=outcome.cached_tokens,
+                completion_tokens=outcome.completion_tokens,
+                drafted_tokens=outcome.drafted_tokens,
+                accepted_tokens=outcome.accepted_tokens,
             ),
             "timings": Timings(
                 queue_ms=_ms(outcome.queue),

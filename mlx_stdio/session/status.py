@@ -38,22 +38,20 @@ def status(
         facts = Device(
             type=device.type, name=device.name, mlx_version=device.mlx_version, blas=device.blas
         )
-    running = list(engine.scheduler.running)
+    running = engine.scheduler.running
     return StatusResult(
         device=facts,
         memory=Memory(
             limit_bytes=engine.memory_limit if device is not None else limit,
             weights_bytes=engine.cache.weight_bytes,
-            kv_bytes=sum(sequence.kv_bytes for sequence in running),
-            prefix_cache_bytes=0,
+            kv_bytes=engine.scheduler.kv_bytes,
+            prefix_cache_bytes=engine.prefixes.bytes,
             pool_bytes=pool,
             active_bytes=active,
             peak_bytes=peak,
             rss_bytes=rss(),
         ),
-        requests=RequestCounts(
-            running=len(running), queued=max(0, registry.generating - len(running))
-        ),
+        requests=RequestCounts(running=running, queued=max(0, registry.generating - running)),
         counters=registry.counters(engine.cache.loads, engine.cache.unloads),
         models=[resident_state(r, texts) for r in engine.cache.snapshot()],
         uptime_seconds=round(time.monotonic() - started, 3),

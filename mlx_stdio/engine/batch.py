@@ -1,0 +1,221 @@
+"""Rows of one model that decode in one forward pass.
+
+Decoding is pipelined as in `mlx_lm.generate`: the graph of the next tokens is built and started
+before the present ones are read, so Python works while the device computes. The price is one token
+computed in vain for each row that ends.
+
+A batch of one row keeps the row's plain cache: attention without a mask over padding is faster.
+A second row that joins turns it into a merged one, and back when only one is left.
+
+Invariant between two steps: each row's cache has seen exactly `row.fed` tokens of its history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlx_stdio.engine.draws import Draws
+from mlx_stdio.engine.job import TokenScore
+from mlx_stdio.engine.row import Row
+from mlx_stdio.engine.sampling import SamplerBatch
+from mlx_stdio.errors import EngineError
+from mlx_stdio.kv import layers
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+Ended = tuple[Row, Exception | None]
+"""A row that is over, and what it failed with if it did."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """KV of a row that has left: what the prefix cache may keep."""
+
+    key: tuple[str, int | None, int | None]
+    tokens: list[int]
+    cache: list[Any]
+
+
+class UnhealthyError(EngineError):
+    """A row's logits are not numbers."""
+
+    def __init__(self) -> None:
+        super().__init__("internalError", "the model's logits are not numbers")
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    """Draws that are not read yet, and which of their places belong to which row."""
+
+    draws: Draws
+    rows: list[tuple[Row, int]]
+
+
+class Batch:
+    """See the module. `launch` and `advance` alternate; rows join and leave between them."""
+
+    def __init__(self, row: Row, cache: list[Any]) -> None:
+        """Start with a row whose prompt is read but for its last token.
+
+        Raises:
+            Exception: what the row's sampler or the model raises; the row's own fault.
+        """
+        import mlx.core as mx
+
+        self.rows = [row]
+        self._model = row.resident.weights.model
+        self._cache = cache
+        self._merged = False
+        self.mergeable = not row.alone and layers.mergeable(cache)
+        history = row.history
+        row.fed = len(history) - 1
+        self._samplers = SamplerBatch([(row.job.sampling, len(row.drawn), history)])
+        draws = self._forward(mx.array(history[-1:], dtype=mx.uint32))
+        mx.async_eval(draws.arrays())  # type: ignore[no-untyped-call]
+        self._current = [_Segment(draws, [(row, 0)])]
+        self._next: Draws | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(row.fed for row in self.rows)
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the cache; only looks at shapes, so any thread may ask."""
+        return layers.nbytes(self._cache)
+
+    def launch(self) -> bool:
+        """Build and start the graph of the tokens after the present ones.
+
+        Returns:
+            whether any row wants a further token.
+        """
+        import mlx.core as mx
+
+        if all(row.left <= 1 for row in self.rows):
+            return False
+        self._next = self._forward(self._tokens())
+        mx.async_eval(self._next.arrays())  # type: ignore[no-untyped-call]
+        return True
+
+    def advance(self) -> list[Ended]:
+        """Wait for the present tokens and hand them to their rows.
+
+        Returns:
+            the rows that have ended, well or not; the caller takes them out with `leave`.
+        """
+        ended: list[Ended] = []
+        for segment in self._current:
+            tokens: list[int] = segment.draws.tokens.tolist()  # type: ignore[assignment]
+            healthy: list[bool] = segment.draws.healthy.tolist()  # type: ignore[assignment]
+            scores = segment.draws.read_scores()
+            for row, place in segment.rows:
+                try:
+                    if not healthy[place]:
+                        raise UnhealthyError
+                    own = scores.get(place)
+                    token = tokens[place]
+                    score = TokenScore(token, own[0], tuple(own[1])) if own else None
+                    if row.accept(token, score):
+                        ended.append((row, None))
+                except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
+                    # Its traceback holds this frame, and the batch's memory with it.
+                    ended.append((row, error.with_traceback(None)))
+        self._current = []
+        if self._next is not None:
+            self._current = [_Segment(self._next, [(row, at) for at, row in enumerate(self.rows)])]
+            self._next = None
+        return ended
+
+    def settle(self) -> None:
+        """Wait for what was started, without reading it."""
+        import mlx.core as mx
+
+        mx.eval([array for segment in self._current for array in segment.draws.arrays()])
+
+    def join(self, others: Sequence[Batch]) -> None:
+        """Take over the rows of batches of one row each."""
+        caches = [other._cache for other in others]
+        if self._merged:
+            self._cache = layers.extend(self._cache, layers.merge(caches))
+        else:
+            self._cache = layers.merge([self._cache, *caches])
+            self._merged = True
+        for other in others:
+            self.rows += other.rows
+            self._current += other._current
+            self._samplers.join(other._samplers)
+
+    def leave(self, leaving: Sequence[Row], keep: Sequence[Row]) -> list[Kept]:
+        """Take rows out.
+
+        Args:
+            keep: those of them whose cache is wanted.
+
+        Returns:
+            the wanted KV, lazy.
+        """
+        wanted = [
+            Kept(row.cache_key, row.seen, self._extract(row)) for row in leaving if row in keep
+        ]
+        gone = set(map(id, leaving))
+        places = [at for at, row in enumerate(self.rows) if id(row) not in gone]
+        if len(places) < len(self.rows):
+            if places:
+                if len(places) == 1:
+                    self._cache = self._extract(self.rows[places[0]])
+                    self._merged = False
+                elif self._merged:
+                    self._cache = layers.select(self._cache, places)
+                self._samplers.take(places)
+            self.rows = [self.rows[at] for at in places]
+            for segment in self._current:
+                segment.rows = [(row, at) for row, at in segment.rows if id(row) not in gone]
+            self._current = [segment for segment in self._current if segment.rows]
+        return wanted
+
+    def split(self, row: Row) -> Batch:
+        """Take one row out as a batch of its own, to go on later."""
+        if len(self.rows) == 1:
+            return self
+        place = self.rows.index(row)
+        other: Batch = object.__new__(Batch)
+        other.rows = [row]
+        other._model, other.mergeable, other._merged = self._model, self.mergeable, False
+        other._cache = self._extract(row)
+        other._samplers = self._samplers.pick(place)
+        other._next = None
+        other._current = [
+            _Segment(segment.draws, [(row, at)])
+            for segment in self._current
+            for member, at in segment.rows
+            if member is row
+        ]
+        self.leave([row], [])
+        return other
+
+    def _extract(self, row: Row) -> list[Any]:
+        return layers.extract(self._cache, self.rows.index(row)) if self._merged else self._cache
+
+    def _tokens(self) -> mx.array:
+        """The present tokens in the order of the rows, `[B]`, read or not."""
+        import mlx.core as mx
+
+        parts = []
+        for segment in self._current:
+            places = [at for _, at in segment.rows]
+            tokens = segment.draws.tokens
+            whole = len(places) == tokens.shape[0]
+            parts.append(tokens if whole else tokens[mx.array(places)])
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+    def _forward(self, tokens: mx.array) -> Draws:
+        logits = self._model(tokens[:, None], cache=self._cache)
+        draws = self._samplers.draw(logits[:, -1, :])
+        for row in self.rows:
+            row.fed += 1
+        return draws

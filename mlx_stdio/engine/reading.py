@@ -1,0 +1,139 @@
+"""A prompt on its way into a KV cache: chunk by chunk, from where the prefix cache leaves off.
+
+The prefix cache is asked when the first chunk is due, not when the request arrives: of many
+requests with one beginning that come together, the first reads it and the others find it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from mlx_stdio.engine.row import Row
+from mlx_stdio.kv import layers
+
+if TYPE_CHECKING:
+    from mlx_stdio.kv.prefixes import Prefixes
+
+_WORTH_KEEPING = 64
+"""Tokens read anew from which a prompt's KV is put into the prefix cache before its text ends."""
+
+_TELL_EVERY = 0.05
+
+
+class Reading:
+    """One row's history being read, all but its last token, whose logits give the next one.
+
+    A row with a draft model is read by both, one after the other.
+    """
+
+    def __init__(self, row: Row, prefixes: Prefixes | None) -> None:
+        """Args:
+        prefixes: None where the prefix cache is not to be used for this row.
+        """
+        self.row = row
+        self.passed = 0  # how often another prompt was preferred
+        self.caches: list[list[Any]] = []
+        self._prefixes = prefixes
+        self._tokens = row.history
+        self._end = len(self._tokens) - 1
+        self._stages = [(row.resident, row.cache_key)]
+        if row.draft is not None:
+            self._stages.append((row.draft, row.draft_key))
+        self._stage = 0
+        self._read = 0  # in the present stage
+        self._kept = 0
+        self._checkpoints: list[int] = []
+        self._told = 0.0
+
+    @property
+    def done(self) -> bool:
+        """Whether everything is read."""
+        return self._stage == len(self._stages)
+
+    @property
+    def left(self) -> int:
+        """Tokens still to be read, if the prefix cache has none of them."""
+        return (len(self._stages) - self._stage) * self._end - self._read
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the caches; any thread may ask."""
+        return sum(layers.nbytes(cache) for cache in list(self.caches))
+
+    def read(self, most: int) -> int:
+        """Read the next chunk and wait for it.
+
+        Returns:
+            how many tokens it had.
+
+        Raises:
+            Exception: what the model's code raises.
+        """
+        import mlx.core as mx
+
+        if len(self.caches) == self._stage:
+            self._open()
+        cache = self.caches[self._stage]
+        resident, _ = self._stages[self._stage]
+        begin = self._read
+        stop = next((at for at in self._checkpoints if at > begin), self._end)
+        end = min(begin + most, stop)
+        if end > begin:
+            chunk = mx.array(self._tokens[begin:end], dtype=mx.uint32)
+            resident.weights.model(chunk[None], cache=cache)
+            mx.eval(layers.arrays(cache))
+            self._read = end
+        if end in self._checkpoints or end == self._end:
+            self._keep()
+        if self._stage == 0:
+            self._tell()
+        if end == self._end:
+            self._stage += 1
+            self._read = 0
+        return end - begin
+
+    def _open(self) -> None:
+        """Find what is known of the prompt already, or begin with an empty cache."""
+        row = self.row
+        resident, key = self._stages[self._stage]
+        main = self._stage == 0
+        cache: list[Any] | None = None
+        if self._prefixes is not None and self._end > 0:
+            hit = self._prefixes.find(key, self._tokens, self._end)
+            if hit is not None:
+                cache, self._read = hit.cache, hit.length
+                if main and not row.drawn:
+                    row.cached = hit.length
+        if cache is None:
+            job = row.job
+            sizes = (job.kv_bits, job.max_kv_size) if main else (None, None)
+            cache = layers.make(resident.weights.model, *sizes)
+        self.caches.append(cache)
+        self._kept = self._read
+        self._checkpoints = []
+        if self._prefixes is not None and not layers.trimmable(cache):
+            self._checkpoints = [at for at in row.prompt.borders if self._read < at < self._end]
+
+    def abandon(self) -> None:
+        """The request is gone; what was read of it is kept for the next one like it."""
+        if len(self.caches) > self._stage:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self._prefixes is None or self._read - self._kept < _WORTH_KEEPING:
+            return
+        _, key = self._stages[self._stage]
+        cache = layers.copy(self.caches[self._stage])
+        self._prefixes.put(key, self._tokens[: self._read], cache)
+        self._kept = self._read
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        done = self._read == self._end
+        if self._told == 0.0 and done:  # read at once
+            return
+        if not done and now - self._told < _TELL_EVERY:
+            return
+        self._told = now
+        self.row.job.sink.progress("prefill", self._read, len(self._tokens), "tokens")

@@ -1,0 +1,301 @@
+"""One model at work: its prompts being read, its batches being decoded.
+
+A step draws one token for every row, then reads of the prompts what `pace.py` allows. Rules:
+- prompts are read by priority, then the shortest rest first; one that was passed over eight times
+  is read next, so that a long one ends too;
+- rows that can be merged decode together, unless the padding would cost more memory than the rows;
+- a row that fails ends alone. If a whole forward pass fails, its rows are read anew and go on one
+  by one, so that only the one that causes it ends; all draw the tokens that they would have drawn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mlx_stdio.engine.batch import Batch, Ended
+from mlx_stdio.engine.pace import Pace
+from mlx_stdio.engine.reading import Reading
+from mlx_stdio.engine.row import Row
+from mlx_stdio.engine.speculative import Speculative
+from mlx_stdio.log import Log
+
+if TYPE_CHECKING:
+    from mlx_stdio.kv.prefixes import Prefixes
+    from mlx_stdio.models.residency import Resident
+
+_PASSED_OVER = 8
+_PADDING = 256 * 2**20
+"""Bytes of padding that a batch may always have; beyond, it may have as much as it has of KV."""
+
+_BROKEN_BATCHES = 2
+
+
+class Runner:
+    """See the module. Owned by the engine's thread."""
+
+    def __init__(
+        self,
+        resident: Resident,
+        prefixes: Prefixes,
+        prefill_step: int,
+        log: Log,
+        on_end: Callable[[Row, Exception | None], None],
+    ) -> None:
+        """Args:
+        on_end: a row is over, and what it failed with; its sink was told unless it failed.
+        """
+        self.resident = resident
+        self.pace = Pace(prefill_step)
+        self.readings: list[Reading] = []
+        self.batches: list[Batch | Speculative] = []
+        self.parked: list[Batch | Speculative | Reading] = []
+        self._prefixes = prefixes
+        self._log = log
+        self._on_end = on_end
+        self._broken = 0
+
+    def add(self, row: Row) -> None:
+        """A request begins."""
+        self.readings.append(self._reading(row))
+
+    def _reading(self, row: Row) -> Reading:
+        return Reading(row, self._prefixes if row.job.cache_prompt else None)
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows that have a place, in no order."""
+        return [r.row for r in list(self.readings)] + [
+            row for batch in list(self.batches) for row in batch.rows
+        ]
+
+    @property
+    def count(self) -> int:
+        """How many rows have a place; any thread may ask."""
+        return len(self.readings) + sum(len(batch.rows) for batch in list(self.batches))
+
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of all caches; any thread may ask."""
+        owners = [*self.readings, *self.batches, *self.parked]
+        return sum(owner.kv_bytes for owner in owners)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.readings or self.batches)
+
+    @property
+    def streaming(self) -> bool:
+        """Whether any row decodes."""
+        return bool(self.batches)
+
+    @property
+    def urgent(self) -> bool:
+        """Whether an interactive prompt is to be read."""
+        return any(reading.row.job.rank == 0 for reading in self.readings)
+
+    @property
+    def background(self) -> bool:
+        """Whether all its work is in the background."""
+        return all(row.job.rank == 2 for row in self.rows)
+
+    @property
+    def has_background(self) -> bool:
+        """Whether a row could be set aside."""
+        return any(row.job.rank == 2 for row in self.rows)
+
+    def settle(self) -> None:
+        """Wait for what was started."""
+        for batch in list(self.batches):
+            try:
+                batch.settle()
+            except Exception as error:  # noqa: BLE001
+                self._disband(batch, error)
+
+    def drop_closed(self) -> None:
+        """Let go of rows whose requests were answered."""
+        for owner in [o for o in self.parked if _rows(o)[0].job.sink.closed]:
+            # Back among the others, and out with them.
+            self._unpark(owner)
+        for reading in [r for r in self.readings if r.row.job.sink.closed]:
+            self.readings.remove(reading)
+            reading.abandon()
+            self._on_end(reading.row, None)
+        for batch in list(self.batches):
+            self._retire(batch, [(row, None) for row in batch.rows if row.job.sink.closed])
+
+    def step(self, *, beside_streams: bool) -> None:
+        """One token for every row, and a part of the prompts.
+
+        Args:
+            beside_streams: whether any row decodes, of this or of another model.
+        """
+        began = time.monotonic()
+        decoded = self._decode()
+        after = time.monotonic()
+        if decoded and not self.readings:
+            self.pace.stepped(after - began)
+        if self.readings:
+            self._read(beside_streams=beside_streams)
+
+    def _decode(self) -> bool:
+        self._gather()
+        for batch in list(self.batches):
+            try:
+                batch.launch()
+            except Exception as error:  # noqa: BLE001 - a model's code may raise anything
+                self._disband(batch, error)
+        decoding = list(self.batches)
+        for batch in decoding:
+            try:
+                ended = batch.advance()
+            except Exception as error:  # noqa: BLE001
+                self._disband(batch, error)
+            else:
+                self._retire(batch, ended)
+        return bool(decoding)
+
+    def _gather(self) -> None:
+        """Merge what can be merged: single rows into the batch of their kind."""
+        batches = [b for b in self.batches if isinstance(b, Batch) and b.mergeable]
+        if len(batches) < 2:
+            return
+        per_token = self.resident.weights.geometry.per_token
+        groups: dict[Batch, list[Batch]] = {b: [] for b in batches if len(b.rows) > 1}
+        for single in [b for b in batches if len(b.rows) == 1]:
+            for group, joining in groups.items():
+                if _fits([*group.rows, *(b.rows[0] for b in joining), *single.rows], per_token):
+                    joining.append(single)
+                    break
+            else:
+                groups[single] = []
+        for group, joining in groups.items():
+            if not joining:
+                continue
+            for single in joining:
+                self.batches.remove(single)
+            try:
+                group.join(joining)
+            except Exception as error:  # noqa: BLE001 - its rows are read anew, one by one
+                group.rows += [b.rows[0] for b in joining if b.rows[0] not in group.rows]
+                self._disband(group, error)
+
+    def _read(self, *, beside_streams: bool) -> None:
+        now = time.monotonic()
+        end = now + self.pace.budget(beside_streams=beside_streams)
+        first = True
+        while self.readings:
+            size = self.pace.chunk(end - now, beside_streams=beside_streams)
+            if not first and now + self.pace.seconds(min(size, self._shortest())) > end:
+                return
+            first = False
+            reading = self._pick()
+            try:
+                count = reading.read(size)
+                if reading.done:
+                    self.readings.remove(reading)
+                    self.batches.append(_begin(reading))
+            except Exception as error:  # noqa: BLE001 - a model's code may raise anything
+                if reading in self.readings:
+                    self.readings.remove(reading)
+                self._on_end(reading.row, error)
+                count = 0
+            was, now = now, time.monotonic()
+            if count:
+                self.pace.chunk_read(count, now - was)
+
+    def _shortest(self) -> int:
+        return min(max(1, reading.left) for reading in self.readings)
+
+    def _pick(self) -> Reading:
+        chosen = min(
+            self.readings,
+            key=lambda r: (r.row.job.rank, r.passed < _PASSED_OVER, r.left, r.row.job.arrived),
+        )
+        for reading in self.readings:
+            if reading is chosen:
+                reading.passed = 0
+            elif reading.row.job.rank == chosen.row.job.rank:
+                reading.passed += 1
+        return chosen
+
+    def _retire(self, batch: Batch | Speculative, ended: list[Ended]) -> None:
+        if not ended:
+            return
+        rows = [row for row, _ in ended]
+        keep = [row for row, error in ended if error is None and row.job.cache_prompt]
+        try:
+            kept = batch.leave(rows, keep)
+            for piece in kept:
+                self._prefixes.put(piece.key, piece.tokens, piece.cache)
+        except Exception as error:  # noqa: BLE001 - the batch is unusable; its rows are not
+            batch.rows = [row for row in batch.rows if row not in rows]
+            self._disband(batch, error)
+        if not batch.rows and batch in self.batches:
+            self.batches.remove(batch)
+        for row, failure in ended:
+            self._on_end(row, failure)
+
+    def _disband(self, batch: Batch | Speculative, error: Exception) -> None:
+        """A forward pass failed: one row ends with it, several go on alone from their tokens."""
+        self.batches.remove(batch)
+        if len(batch.rows) == 1:
+            self._on_end(batch.rows[0], error)
+            return
+        self._broken += 1
+        self._log.error("batch.failed", model=self.resident.card.id, error=repr(error))
+        for row in batch.rows:
+            row.alone = True
+            self.readings.append(self._reading(row))
+
+    def park(self) -> bool:
+        """Take a background row out, to go on later; whether there was one."""
+        for reading in self.readings:
+            if reading.row.job.rank == 2:
+                self.readings.remove(reading)
+                self.parked.append(reading)
+                return True
+        for batch in self.batches:
+            for row in batch.rows:
+                if row.job.rank == 2:
+                    part = batch.split(row)
+                    if part is batch:
+                        self.batches.remove(batch)
+                    self.parked.append(part)
+                    return True
+        return False
+
+    def unpark(self) -> bool:
+        """Let the row that was taken out first go on; whether there was one."""
+        if self.parked:
+            self._unpark(self.parked[0])
+            return True
+        return False
+
+    def _unpark(self, owner: Batch | Speculative | Reading) -> None:
+        self.parked.remove(owner)
+        if isinstance(owner, Reading):
+            self.readings.append(owner)
+        else:
+            self.batches.append(owner)
+
+
+def _begin(reading: Reading) -> Batch | Speculative:
+    row = reading.row
+    row.prompt_read()
+    if row.job.draft is not None:
+        return Speculative(row, reading.caches)
+    return Batch(row, reading.caches[0])
+
+
+def _rows(owner: Batch | Speculative | Reading) -> list[Row]:
+    return [owner.row] if isinstance(owner, Reading) else owner.rows
+
+
+def _fits(rows: list[Row], per_token: int) -> bool:
+    """Whether the padding of these rows in one batch stays within its bound."""
+    used = sum(row.fed for row in rows) * per_token
+    padding = max(row.fed for row in rows) * len(rows) * per_token - used
+    return padding <= max(used, _PADDING)

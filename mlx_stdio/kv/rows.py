@@ -1,0 +1,116 @@
+"""Caches of several texts in one, so that a forward pass reads a token of each.
+
+A *batched* cache is what `merge` makes; texts of different lengths are padded on the left. Rows
+join by `merge` and `extend`, and leave by `select` and `extract`.
+
+Sources: `mlx_lm.models.cache`, `mlx_lm.generate.GenerationBatch`.
+"""
+
+from __future__ import annotations
+
+import copy as _copy
+from typing import Any
+
+from mlx_stdio.kv.kinds import kind_of, leaves, map_leaves, zip_leaves
+
+
+def mergeable(cache: list[Any]) -> bool:
+    """Whether `merge` takes this cache: plain, rotating and recurrent layers, and lists of them.
+
+    Quantised, chunked and concatenating caches have no batched form, and that of a rotating one
+    drops the tokens that it was told to keep.
+    """
+    return all(_leaf_mergeable(leaf) for leaf in leaves(cache))
+
+
+def _leaf_mergeable(leaf: Any) -> bool:
+    kind = kind_of(leaf)
+    if kind == "rotating":
+        return bool(leaf.keep == 0)
+    if kind == "recurrent":
+        return leaf.lengths is None and leaf.left_padding is None
+    return kind == "plain"
+
+
+def merge(caches: list[list[Any]]) -> list[Any]:
+    """One batched cache; its rows are the given caches, in order, which stay as they are.
+
+    Raises:
+        ValueError: none given, or one that is not mergeable.
+    """
+    if not caches or not all(map(mergeable, caches)):
+        raise ValueError("these caches cannot be merged")
+    return [zip_leaves(list(layer), _merge_leaves) for layer in zip(*caches, strict=True)]
+
+
+def _merge_leaves(same: list[Any]) -> Any:
+    if kind_of(same[0]) == "recurrent":
+        return _merge_states(same)
+    return type(same[0]).merge([_unused(leaf) for leaf in same])
+
+
+def _unused(leaf: Any) -> Any:
+    """Without its buffer if that is not in use: upstream would take all of it for content."""
+    if leaf.offset or leaf.keys is None:
+        return leaf
+    empty = _copy.copy(leaf)
+    empty.keys = empty.values = None
+    return empty
+
+
+def _merge_states(same: list[Any]) -> Any:
+    """Upstream's own merge raises `StopIteration` where a state is unset in every row."""
+    import mlx.core as mx
+
+    merged = type(same[0])(len(same[0].cache))
+    for at, states in enumerate(zip(*(leaf.cache for leaf in same), strict=True)):
+        known = next((state for state in states if state is not None), None)
+        if known is not None:
+            zeros = mx.zeros((1, *known.shape[1:]), known.dtype)
+            merged[at] = mx.concatenate([zeros if s is None else s for s in states])
+    return merged
+
+
+def extend(batched: list[Any], other: list[Any]) -> list[Any]:
+    """Add another batched cache's rows behind those of the first, in place; `other` is used up.
+
+    Returns:
+        the first, changed.
+    """
+    for layer, new in zip(batched, other, strict=True):
+        layer.extend(new)
+    return batched
+
+
+def select(batched: list[Any], rows: list[int]) -> list[Any]:
+    """Keep only these rows (at least one), in this order, in place.
+
+    Returns:
+        the same batched cache.
+    """
+    if not rows:
+        raise ValueError("a batched cache has at least one row")
+    for layer in batched:
+        layer.filter(rows)
+    return batched
+
+
+def extract(batched: list[Any], row: int) -> list[Any]:
+    """One row as a cache of its own; the batched cache stays as it is.
+
+    Once its arrays are evaluated it holds nothing of the batch's buffers.
+    """
+    return [map_leaves(layer, lambda leaf: _extract_leaf(leaf, row)) for layer in batched]
+
+
+def _extract_leaf(leaf: Any, row: int) -> Any:
+    import mlx.core as mx
+
+    if kind_of(leaf) != "recurrent":
+        return leaf.extract(row)
+    # Upstream's own gives views of the batch, and fails on a state that is unset.
+    alone = type(leaf)(len(leaf.cache))
+    for at, state in enumerate(leaf.cache):
+        if state is not None:
+            alone[at] = mx.contiguous(state[row : row + 1])
+    return alone
