@@ -34,8 +34,9 @@ lint: setup
 docs: setup
 	$(BIN)/python -m tools.reference
 
+# Under 15 minutes on 2 cores. `make bench BENCH='--write docs/performance.md'` keeps the figures.
 bench: setup
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH)
 
 # Needs `uv` on the PATH. Hashes without index addresses, for all platforms at once.
 lock:

@@ -1,104 +1,147 @@
-"""`make bench`: start-up, memory and the cost of the wire, beside `mlx_lm` in process.
+"""`make bench`: start, memory, and serving many at once, beside `mlx_lm` in process and its server.
 
-The contenders take turns within one run, so that a noisy machine is noisy for both; medians and
-ratios are printed. Both run the same model in the same environment.
+    python -m bench                  the CPU suite, under 15 minutes on 2 cores
+    python -m bench gpu              the GPU suite, under 5 minutes
+    python -m bench profile          where a decode step's time goes
+    python -m bench write A.json …   tables and `docs/performance.md` from results on disk
+
+Results go to `build/bench/SUITE.json`, tables to stdout, progress to stderr.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
 import sys
-import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from bench.engine import Engine
+from bench import document, step_profile
+from bench.contenders import OURS
+from bench.models import Shape, make_model
+from bench.processes import system_blas
+from bench.report import Results, heading, table, targets, worse_rows
+from bench.runner import Run, command
+from bench.sizes import CPU_SHAPE, CPU_SIZES, GPU_SHAPE, GPU_SIZES, Sizes
 
-PICO = Path(__file__).parent.parent / "mlx_stdio" / "pico"
-PROMPT = "def add(a, b):"
-REQUESTS = 100
-
-
-def run_engine(model: str) -> dict[str, float]:
-    """One life of the engine, from the spawn to the end."""
-    engine = Engine("--model", model)
-    engine.call("initialize", protocolVersion=1)
-    hello = time.perf_counter()
-    first = engine.first_delta(engine.send("generate", prompt=PROMPT, maxTokens=4, temperature=0))
-    while "result" not in engine.receive():
-        pass
-    rss = engine.rss()
-    times, inside = [], []
-    for _ in range(REQUESTS):
-        begin = time.perf_counter()
-        result = engine.call("generate", prompt=PROMPT, maxTokens=1, stream=False, temperature=0)
-        times.append((time.perf_counter() - begin) * 1000)
-        inside.append(result["timings"]["totalMs"])
-    pings = []
-    for _ in range(REQUESTS):
-        begin = time.perf_counter()
-        engine.call("ping")
-        pings.append((time.perf_counter() - begin) * 1000)
-    engine.close()
-    return {
-        "initialize_ms": (hello - engine.spawned) * 1000,
-        "first_token_ms": (first - engine.spawned) * 1000,
-        "rss_mib": rss / 2**20,
-        "request_ms": statistics.median(times),
-        "ping_ms": statistics.median(pings),
-    }
+BUILD = Path(__file__).resolve().parent.parent / "build" / "bench"
+_LENGTHS = ("prompt", "new", "joining", "reading", "chat", "probes", "reading_probes")
 
 
-def run_in_process(model: str) -> dict[str, float]:
-    """One life of a script that uses `mlx_lm` directly."""
-    spawned = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.in_process", model, PROMPT, str(REQUESTS)],
-        stdout=subprocess.PIPE,
-        check=True,
+def main() -> int:
+    """Run what the command line says; 1 if the engine failed in a row."""
+    options = _parser().parse_args()
+    small = options.shape == "cpu" or (options.shape is None and options.suite != "gpu")
+    shape = replace(CPU_SHAPE if small else GPU_SHAPE, bits=options.bits)
+    if options.suite == "write":
+        runs = [json.loads(path.read_text()) for path in options.results]
+    elif options.suite == "profile":
+        runs = [_profile(options, shape)]
+    else:
+        runs = [_measure(options, shape)]
+    if options.write:
+        document.write(options.write, runs)
+    for results in runs:
+        _show(results)
+    failed = [error for results in runs for error in results["errors"] if error.startswith(OURS)]
+    return 1 if failed else 0
+
+
+def _measure(options: argparse.Namespace, shape: Shape) -> Results:
+    gpu = options.suite == "gpu"
+    sizes: Sizes = GPU_SIZES if gpu else CPU_SIZES
+    given = {name: getattr(options, name) for name in (*_LENGTHS, "streams")}
+    sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
+    lives = options.lives if options.lives is not None else 0 if gpu else 7
+    run = Run(
+        suite=options.suite,
+        shape=shape,
+        sizes=sizes,
+        repetitions=options.repetitions,
+        lives=lives,
+        limit=options.limit or (270 if gpu else 780),
+        engine_root=options.engine_root,
+        same_blas=options.peer_blas == "same",
+        output=options.json or BUILD / f"{options.suite}.json",
+        only=frozenset(options.only),
     )
-    row: dict[str, Any] = json.loads(done.stdout)
-    elapsed = (time.perf_counter() - spawned) * 1000
-    # The interpreter's own start is not in `inside_ms`, and is under 1 % of the sum.
-    return {
-        "first_token_ms": min(row["inside_ms"], elapsed),
-        "rss_mib": row["rss"] / 2**20,
-        "request_ms": row["request_ms"],
-    }
+    return run.run(_folder(shape))
 
 
-def main() -> None:
-    """Run both in turn and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--model", default=str(PICO), help="model folder")
-    parser.add_argument("--runs", type=int, default=7, help="lives of each contender")
-    options = parser.parse_args()
-    run_engine(options.model)  # fills the page cache for both
-    rows = [(run_engine(options.model), run_in_process(options.model)) for _ in range(options.runs)]
-    print(f"model {options.model}, {options.runs} runs, medians (min-max)\n")
-    print("| figure | mlx-stdio | mlx_lm in process | ratio |")
-    print("|---|---|---|---|")
-    for key, name in (
-        ("initialize_ms", "spawn to `initialize` reply, ms"),
-        ("first_token_ms", "spawn to first token, ms"),
-        ("rss_mib", "memory after a request, MiB"),
-        ("request_ms", "1-token request, ms"),
-        ("ping_ms", "`ping`, ms"),
-    ):
-        ours = [row[key] for row, _ in rows]
-        theirs = [row[key] for _, row in rows if key in row]
-        line = f"| {name} | {_spread(ours)} | {_spread(theirs) if theirs else '-'} | "
-        if theirs:
-            line += f"{statistics.median(ours) / statistics.median(theirs):.2f}"
-        print(line + " |")
+def _profile(options: argparse.Namespace, shape: Shape) -> Results:
+    model = make_model(_folder(shape) / "first", shape)
+    batches = options.streams or (1, 8, 32)
+    env = system_blas() if options.peer_blas == "same" else {}
+    context, repetitions = options.prompt or 512, options.repetitions
+    results = step_profile.run(
+        model,
+        shape,
+        batches,
+        context,
+        repetitions,
+        env=env,
+        line=command(),
+        engine_root=options.engine_root,
+    )
+    path = options.json or BUILD / "profile.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1))
+    return results
 
 
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+def _folder(shape: Shape) -> Path:
+    bits = f"-{shape.bits}bit" if shape.bits else ""
+    return BUILD / "models" / f"llama-{shape.hidden}x{shape.layers}-{shape.dtype}{bits}"
+
+
+def _show(results: Results) -> None:
+    if "table" in results:
+        print(results["table"])
+        return
+    print(f"{heading(results)}\n\n{table(results)}\n")
+    if results["suite"] == "gpu":
+        print(f"{targets(results)}\n")
+    for key, line in worse_rows(results):
+        print(f"worse: {key}: {line}")
+    for error in results["errors"]:
+        print(f"failed: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    suites = ["cpu", "gpu", "profile", "write"]
+    add("suite", nargs="?", choices=suites, default="cpu", help="cpu, if none is named")
+    add("results", nargs="*", type=Path, help="for `write`: results of earlier runs")
+    add("--repetitions", type=int, default=3, help="of every row about serving (%(default)s)")
+    add("--lives", type=int, help="of each contender, for the rows about start (cpu 7, gpu 0)")
+    add("--limit", type=float, help="seconds until nothing more is begun (cpu 780, gpu 270)")
+    add("--streams", type=_counts, metavar="N,N", help="numbers of streams, or of rows in a batch")
+    for name in _LENGTHS:
+        add(f"--{name.replace('_', '-')}", type=int, help="see bench/sizes.py")
+    add("--shape", choices=["cpu", "gpu"], help="the model: small, or with 1 billion parameters")
+    add("--bits", type=int, choices=[0, 4, 8], default=0, help="of a quantised model")
+    add("--only", nargs="*", default=[], help="names of contenders and scenarios")
+    add("--engine-root", metavar="DIR", help="a checkout whose engine is measured")
+    add(
+        "--peer-blas",
+        choices=["same", "own"],
+        default="same",
+        help="on a CPU: mlx_lm's processes get the OpenBLAS that the engine takes by itself, or "
+        "keep MLX's own (%(default)s)",
+    )
+    add("--json", type=Path, metavar="FILE", help="where the results go")
+    add("--write", type=Path, metavar="FILE", help="document to bring up to date")
+    return parser
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(count) for count in text.split(","))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

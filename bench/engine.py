@@ -14,13 +14,17 @@ import orjson
 class Engine:
     """A spawned engine; `spawned` is the clock just before the spawn."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, *arguments: str, root: str | None = None) -> None:
+        """Args:
+        root: a folder with the `mlx_stdio` to measure; None takes what Python finds.
+        """
         self.spawned = time.perf_counter()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mlx_stdio", "--log-level", "error", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
+            cwd=root,
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

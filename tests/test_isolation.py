@@ -71,6 +71,7 @@ def expected(room: Room) -> list[Record]:
 @pytest.fixture(autouse=True)
 def healthy(room: Room) -> Iterator[None]:
     model = room.load("tiny").weights.model
+    room.scheduler._runners.clear()  # they would remember earlier failures
     yield
     del model.__dict__["before"], model.__dict__["after"]
     model.__init__(model._model)
@@ -219,12 +220,14 @@ def test_a_fault_of_one_row_is_that_rows(
 
 @pytest.mark.parametrize("function", ["merge", "extend", "select", "extract"])
 @pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("rows", [2, len(PROMPTS)])
 def test_a_batch_that_fails_as_a_whole_ends_nobody(
     room: Room,
     expected: list[Record],
     monkeypatch: pytest.MonkeyPatch,
     function: str,
     first: bool,
+    rows: int,
 ) -> None:
     """Rows come one by one and end one by one, and each time something else fails."""
     real = getattr(layers, function)
@@ -239,20 +242,19 @@ def test_a_batch_that_fails_as_a_whole_ends_nobody(
 
     monkeypatch.setattr(layers, function, fail)
     records = []
-    for at, (prompt, way) in enumerate(zip(PROMPTS, WAYS, strict=True)):
+    some = PROMPTS[:rows]
+    for at, (prompt, way) in enumerate(zip(some, WAYS, strict=False)):
         records.append(room.ask("tiny", prompt, TOKENS - 4 * at, sampling=way))
         room.ticks(2)
     room.run()
-    assert calls
-    for at, (record, alone) in enumerate(zip(records, expected, strict=True)):
+    assert calls or (rows, function) in ((2, "extend"), (2, "select"))
+    for at, (record, alone) in enumerate(zip(records, expected, strict=False)):
         assert record.error is None
         assert record.tokens == alone.tokens[: TOKENS - 4 * at]
 
 
 @pytest.mark.parametrize("when", [1, 3, 6])
-def test_a_pass_that_fails_once_is_made_good(
-    room: Room, expected: list[Record], when: int
-) -> None:
+def test_a_pass_that_fails_once_is_made_good(room: Room, expected: list[Record], when: int) -> None:
     """Nobody is to blame: all go on, from the tokens that they had."""
     calls = 0
 

@@ -286,6 +286,36 @@ def test_what_cannot_be_merged() -> None:
         layers.select(batched, [])
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_whether_a_model_can_be_batched_is_known_beforehand(name: str) -> None:
+    assert layers.batchable(model(name)) == (name != "chunked")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        (
+            "gpt_bigcode",
+            {
+                "n_embd": 64,
+                "n_layer": 2,
+                "n_inner": 128,
+                "n_head": 4,
+                "n_positions": 64,
+                "layer_norm_epsilon": 1e-5,
+            },
+        ),
+        ("gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16}),
+    ],
+)
+def test_a_models_own_code_may_not_take_a_batch(architecture: str, config: dict[str, Any]) -> None:
+    module = importlib.import_module(f"mlx_lm.models.{architecture}")
+    merged = {"model_type": architecture, "vocab_size": 320, **_COMMON, **config}
+    made = module.Model(module.ModelArgs.from_dict(merged))
+    assert layers.mergeable(layers.make(made))
+    assert not layers.batchable(made)
+
+
 def test_a_row_trimmed_to_nothing_and_an_unset_state_can_be_merged() -> None:
     made = model("sliding")
     tokens = some_tokens(random.Random(0), 9)
@@ -536,6 +566,24 @@ def test_latents_and_quantized_caches() -> None:
     with pytest.raises(EngineError, match="takes no quantised") as caught:
         layers.make(model("absorbed"), kv_bits=8)
     assert caught.value.data["path"] == "$.kvBits"
+
+
+def test_what_was_proven_is_not_tried_again_and_goes_with_the_model() -> None:
+    import gc
+
+    from mlx_stdio.kv.making import _PROVEN
+
+    before = set(_PROVEN)
+    module = importlib.import_module("mlx_lm.models.llama")
+    args = {"model_type": "llama", "vocab_size": 320, **_COMMON, **WIDE}
+    made = module.Model(module.ModelArgs.from_dict(args))
+    for bits in (8, 4, 8):
+        assert layers.make(made, kv_bits=bits)[0].bits == bits
+        assert layers.make(made, max_kv_size=10 * bits)[0].max_size == 10 * bits
+    assert _PROVEN[id(made)] == {"$.kvBits": 32, "$.maxKvSize": 1}
+    del made
+    gc.collect()
+    assert set(_PROVEN) <= before
 
 
 def test_what_make_makes() -> None:

@@ -7,6 +7,9 @@ computed in vain for each row that ends.
 A batch of one row keeps the row's plain cache: attention without a mask over padding is faster.
 A second row that joins turns it into a merged one, and back when only one is left.
 
+A row that has left keeps its place in the arrays, empty, until an eighth of them is: taking it out
+copies everybody's KV, which costs more than computing a few places in vain.
+
 Invariant between two steps: each row's cache has seen exactly `row.fed` tokens of its history.
 """
 
@@ -46,12 +49,22 @@ class UnhealthyError(EngineError):
         super().__init__("internalError", "the model's logits are not numbers")
 
 
+_EMPTY_SHARE = 8
+"""Empty places are taken out when there is more than one in so many."""
+
+
 @dataclass(slots=True, eq=False)
 class _Segment:
-    """Draws that are not read yet, and which of their places belong to which row."""
+    """Draws that are not read yet.
+
+    Attributes:
+        places: which of the draws belong to the batch's rows, in the order of the cache.
+        rows: whose they are; None where the row has left.
+    """
 
     draws: Draws
-    rows: list[tuple[Row, int]]
+    places: list[int]
+    rows: list[Row | None]
 
 
 class Batch:
@@ -65,7 +78,7 @@ class Batch:
         """
         import mlx.core as mx
 
-        self.rows = [row]
+        self._places: list[Row | None] = [row]  # in the order of the cache
         self._model = row.resident.weights.model
         self._cache = cache
         self._merged = False
@@ -75,8 +88,13 @@ class Batch:
         self._samplers = SamplerBatch([(row.job.sampling, len(row.drawn), history)])
         draws = self._forward(mx.array(history[-1:], dtype=mx.uint32))
         mx.async_eval(draws.arrays())  # type: ignore[no-untyped-call]
-        self._current = [_Segment(draws, [(row, 0)])]
+        self._current = [_Segment(draws, [0], [row])]
         self._next: Draws | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """Those that have not left."""
+        return [row for row in self._places if row is not None]
 
     @property
     def longest(self) -> int:
@@ -113,7 +131,9 @@ class Batch:
             tokens: list[int] = segment.draws.tokens.tolist()  # type: ignore[assignment]
             healthy: list[bool] = segment.draws.healthy.tolist()  # type: ignore[assignment]
             scores = segment.draws.read_scores()
-            for row, place in segment.rows:
+            for row, place in zip(segment.rows, segment.places, strict=True):
+                if row is None:
+                    continue
                 try:
                     if not healthy[place]:
                         raise UnhealthyError
@@ -127,7 +147,8 @@ class Batch:
                     ended.append((row, error.with_traceback(None)))
         self._current = []
         if self._next is not None:
-            self._current = [_Segment(self._next, [(row, at) for at, row in enumerate(self.rows)])]
+            places = list(range(len(self._places)))
+            self._current = [_Segment(self._next, places, list(self._places))]
             self._next = None
         return ended
 
@@ -146,7 +167,7 @@ class Batch:
             self._cache = layers.merge([self._cache, *caches])
             self._merged = True
         for other in others:
-            self.rows += other.rows
+            self._places += other._places
             self._current += other._current
             self._samplers.join(other._samplers)
 
@@ -163,54 +184,66 @@ class Batch:
             Kept(row.cache_key, row.seen, self._extract(row)) for row in leaving if row in keep
         ]
         gone = set(map(id, leaving))
-        places = [at for at, row in enumerate(self.rows) if id(row) not in gone]
-        if len(places) < len(self.rows):
-            if places:
-                if len(places) == 1:
-                    self._cache = self._extract(self.rows[places[0]])
-                    self._merged = False
-                elif self._merged:
-                    self._cache = layers.select(self._cache, places)
-                self._samplers.take(places)
-            self.rows = [self.rows[at] for at in places]
-            for segment in self._current:
-                segment.rows = [(row, at) for row, at in segment.rows if id(row) not in gone]
-            self._current = [segment for segment in self._current if segment.rows]
+        self._places = [None if id(row) in gone else row for row in self._places]
+        for segment in self._current:
+            segment.rows = [None if id(row) in gone else row for row in segment.rows]
+        left, empty = len(self.rows), self._places.count(None)
+        if left and (left == 1 or empty * _EMPTY_SHARE > len(self._places)):
+            self._close_up()
         return wanted
+
+    def _close_up(self) -> None:
+        """Take the empty places out of all arrays."""
+        places = [at for at, row in enumerate(self._places) if row is not None]
+        if len(places) == len(self._places):
+            return
+        if len(places) == 1:
+            self._cache = layers.extract(self._cache, places[0])
+            self._merged = False
+        else:
+            self._cache = layers.select(self._cache, places)
+        self._samplers.take(places)
+        self._places = [self._places[at] for at in places]
+        for segment in self._current:
+            pairs = zip(segment.places, segment.rows, strict=True)
+            some = [(at, row) for at, row in pairs if row is not None]
+            segment.places, segment.rows = [at for at, _ in some], [row for _, row in some]
+        self._current = [segment for segment in self._current if segment.rows]
 
     def split(self, row: Row) -> Batch:
         """Take one row out as a batch of its own, to go on later."""
         if len(self.rows) == 1:
             return self
-        place = self.rows.index(row)
+        place = self._places.index(row)
         other: Batch = object.__new__(Batch)
-        other.rows = [row]
+        other._places = [row]
         other._model, other.mergeable, other._merged = self._model, self.mergeable, False
         other._cache = self._extract(row)
         other._samplers = self._samplers.pick(place)
         other._next = None
         other._current = [
-            _Segment(segment.draws, [(row, at)])
+            _Segment(segment.draws, [at], [row])
             for segment in self._current
-            for member, at in segment.rows
+            for member, at in zip(segment.rows, segment.places, strict=True)
             if member is row
         ]
         self.leave([row], [])
         return other
 
     def _extract(self, row: Row) -> list[Any]:
-        return layers.extract(self._cache, self.rows.index(row)) if self._merged else self._cache
+        if not self._merged:
+            return self._cache
+        return layers.extract(self._cache, self._places.index(row))
 
     def _tokens(self) -> mx.array:
-        """The present tokens in the order of the rows, `[B]`, read or not."""
+        """The present tokens in the order of the places, `[B]`, read or not."""
         import mlx.core as mx
 
         parts = []
         for segment in self._current:
-            places = [at for _, at in segment.rows]
             tokens = segment.draws.tokens
-            whole = len(places) == tokens.shape[0]
-            parts.append(tokens if whole else tokens[mx.array(places)])
+            whole = len(segment.places) == tokens.shape[0]
+            parts.append(tokens if whole else tokens[mx.array(segment.places)])
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
     def _forward(self, tokens: mx.array) -> Draws:

@@ -21,6 +21,13 @@ _FIRST_ALONE = 128
 _SUPERLINEAR = 1.25
 """A chunk of twice the length takes at most twice the time and so much: attention's share."""
 
+_FORGET = 32
+"""After so many other chunks a length is tried again as if nothing were known of it."""
+
+_FIXED = 2.0
+"""A pass takes some time whatever its length. So many times the shortest one is always spent: less
+would make the pause no shorter, only the prompt endless."""
+
 
 class Pace:
     """One model's speed, learnt as it runs: what chunks of 1, 2, 4, 8, … tokens take."""
@@ -30,7 +37,8 @@ class Pace:
         most: tokens of a prompt that are read at once at most (`--prefill-step`).
         """
         self._most = most
-        self._seconds: dict[int, float] = {}
+        self._latest: dict[int, deque[float]] = {}
+        self._age: dict[int, int] = {}
         self._steps: deque[float] = deque(maxlen=8)
 
     @property
@@ -51,21 +59,54 @@ class Pace:
         size = 1 << (tokens - 1).bit_length()
         if tokens < 0.75 * size:
             return  # neither this size nor the one below
-        old = self._seconds.get(size, seconds)
-        self._seconds[size] = new = (old + seconds) / 2
-        # What one slow chunk has made of a larger size is forgotten here: it is not tried again
-        # before its estimate is better.
-        for other in self._seconds:
-            if other > size:
-                bound = new * other / size * _SUPERLINEAR
-                self._seconds[other] = min(self._seconds[other], bound)
+        self._latest.setdefault(size, deque(maxlen=3)).append(seconds)
+        self._age[size] = 0
+        for other in [other for other in self._latest if other != size]:
+            share = self._known(size) * other / size
+            self._age[other] += other > size
+            # Out of date is what cannot be true beside this: twice the length takes neither more
+            # than twice the time (and a little), nor half the length less than half of it.
+            wrong = (
+                self._known(other) > share * _SUPERLINEAR
+                if other > size
+                else (self._known(other) * _SUPERLINEAR < share)
+            )
+            if wrong or self._age[other] > _FORGET:
+                del self._latest[other], self._age[other]
+
+    def _known(self, size: int) -> float:
+        """The usual time of the last ones: one that was slow, or fast, by chance does not count."""
+        times = sorted(self._latest[size])
+        return times[1] if len(times) == 3 else times[0]
 
     def seconds(self, tokens: int) -> float:
         """What a chunk of so many tokens is likely to take; 0 if nothing is known."""
-        if not self._seconds:
+        sizes = sorted(self._latest)
+        if not sizes:
             return 0.0
-        known = min(self._seconds, key=lambda size: abs(size.bit_length() - tokens.bit_length()))
-        return self._seconds[known] * tokens / known
+        below = [size for size in sizes if size <= tokens]
+        above = [size for size in sizes if size >= tokens]
+        if not below:
+            return self._known(above[0]) * tokens / above[0]
+        if above:
+            return self._on_line(below[-1], above[0], tokens)
+        if len(below) == 1:  # half of it may well be what a pass takes in any case
+            return self._known(below[0]) * (0.5 + 0.5 * tokens / below[0])
+        return max(self._known(below[-1]), self._on_line(below[-2], below[-1], tokens))
+
+    def _on_line(self, low: int, high: int, tokens: int) -> float:
+        """On the line through two known sizes; it may be beyond them."""
+        if low == high:
+            return self._known(low)
+        slope = (self._known(high) - self._known(low)) / (high - low)
+        return self._known(low) + slope * (tokens - low)
+
+    def _fixed(self) -> float:
+        """What a pass takes however short it is, as far as it is known."""
+        if len(self._latest) == 1:
+            return self._known(1) if 1 in self._latest else 0.0
+        low, high = sorted(self._latest)[:2]
+        return min(max(0.0, self._on_line(low, high, 0)), self._known(low))
 
     def budget(self, *, beside_streams: bool) -> float:
         """Seconds to spend on prompts in one step."""
@@ -74,8 +115,9 @@ class Pace:
     def chunk(self, seconds: float, *, beside_streams: bool) -> int:
         """How many tokens to read in that time; at least one."""
         size = _FIRST if beside_streams else _FIRST_ALONE
-        if self._seconds:
-            largest = 2 * max(self._seconds)
+        if self._latest:
+            seconds = max(seconds, _FIXED * self._fixed())
+            largest = 2 * max(self._latest)
             size = min(size, largest)
             while 2 * size <= largest and self.seconds(2 * size) <= seconds:
                 size *= 2

@@ -1,7 +1,8 @@
 """A prompt on its way into a KV cache: chunk by chunk, from where the prefix cache leaves off.
 
-The prefix cache is asked when the first chunk is due, not when the request arrives: of many
-requests with one beginning that come together, the first reads it and the others find it.
+The prefix cache is asked when the first chunk is due, not when the request arrives, and again when
+something was put into it meanwhile: of many requests with one beginning that come together, the
+first reads it and the others find it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class Reading:
         self._stage = 0
         self._read = 0  # in the present stage
         self._kept = 0
+        self._asked = 0  # what had been put into the prefix cache by then
         self._checkpoints: list[int] = []
         self._told = 0.0
 
@@ -74,6 +76,8 @@ class Reading:
 
         if len(self.caches) == self._stage:
             self._open()
+        elif self._prefixes is not None and self._prefixes.puts > self._asked:
+            self._look()
         cache = self.caches[self._stage]
         resident, _ = self._stages[self._stage]
         begin = self._read
@@ -95,25 +99,32 @@ class Reading:
 
     def _open(self) -> None:
         """Find what is known of the prompt already, or begin with an empty cache."""
-        row = self.row
-        resident, key = self._stages[self._stage]
-        main = self._stage == 0
-        cache: list[Any] | None = None
-        if self._prefixes is not None and self._end > 0:
-            hit = self._prefixes.find(key, self._tokens, self._end)
-            if hit is not None:
-                cache, self._read = hit.cache, hit.length
-                if main and not row.drawn:
-                    row.cached = hit.length
-        if cache is None:
-            job = row.job
-            sizes = (job.kv_bits, job.max_kv_size) if main else (None, None)
-            cache = layers.make(resident.weights.model, *sizes)
+        job = self.row.job
+        resident, _ = self._stages[self._stage]
+        sizes = (job.kv_bits, job.max_kv_size) if self._stage == 0 else (None, None)
+        cache = layers.make(resident.weights.model, *sizes)
         self.caches.append(cache)
-        self._kept = self._read
+        self._kept = 0
         self._checkpoints = []
-        if self._prefixes is not None and not layers.trimmable(cache):
-            self._checkpoints = [at for at in row.prompt.borders if self._read < at < self._end]
+        if self._prefixes is not None and not layers.stays_trimmable(cache, self._end):
+            self._checkpoints = [at for at in self.row.prompt.borders if at < self._end]
+        self._look()
+
+    def _look(self) -> None:
+        """Go on from what the prefix cache has of the prompt, if that is more than was read."""
+        if self._prefixes is None:
+            return
+        self._asked = self._prefixes.puts
+        _, key = self._stages[self._stage]
+        # Where something was read already, little more is not worth a copy.
+        have = self._read + _WORTH_KEEPING if self._read else 0
+        hit = self._prefixes.find(key, self._tokens, self._end, have)
+        if hit is None:
+            return
+        if self._stage == 0 and not self.row.drawn:
+            self.row.cached += hit.length - self._read
+        self.caches[self._stage] = hit.cache
+        self._read = self._kept = hit.length
 
     def abandon(self) -> None:
         """The request is gone; what was read of it is kept for the next one like it."""

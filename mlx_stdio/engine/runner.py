@@ -1,8 +1,6 @@
 """One model at work: its prompts being read, its batches being decoded.
 
-A step draws one token for every row, then reads of the prompts what `pace.py` allows. Rules:
-- prompts are read by priority, then the shortest rest first; one that was passed over eight times
-  is read next, so that a long one ends too;
+A step draws one token for every row, then reads some of the prompts (`prompts.py`). Rules:
 - rows that can be merged decode together, unless the padding would cost more memory than the rows;
 - a row that fails ends alone. If a whole forward pass fails, its rows are read anew and go on one
   by one, so that only the one that causes it ends; all draw the tokens that they would have drawn.
@@ -11,25 +9,30 @@ A step draws one token for every row, then reads of the prompts what `pace.py` a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from mlx_stdio.engine.batch import Batch, Ended
+from mlx_stdio.engine.batch import Batch, Ended, Kept
 from mlx_stdio.engine.pace import Pace
+from mlx_stdio.engine.prompts import Prompts
 from mlx_stdio.engine.reading import Reading
 from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.speculative import Speculative
+from mlx_stdio.kv import layers
 from mlx_stdio.log import Log
 
 if TYPE_CHECKING:
     from mlx_stdio.kv.prefixes import Prefixes
     from mlx_stdio.models.residency import Resident
 
-_PASSED_OVER = 8
 _PADDING = 256 * 2**20
 """Bytes of padding that a batch may always have; beyond, it may have as much as it has of KV."""
 
-_BROKEN_BATCHES = 2
+_BROKEN_BATCHES = 3
+"""After so many failures of a whole batch in short order, the model's rows are batched no more."""
+
+_FORGIVEN = 0.99
+"""What is left of a failure after a step in which a batch went well."""
 
 
 class Runner:
@@ -42,49 +45,50 @@ class Runner:
         prefill_step: int,
         log: Log,
         on_end: Callable[[Row, Exception | None], None],
+        spare_bytes: Callable[[], int],
     ) -> None:
         """Args:
+        spare_bytes: of memory that nobody has set aside.
         on_end: a row is over, and what it failed with; its sink was told unless it failed.
         """
         self.resident = resident
         self.pace = Pace(prefill_step)
-        self.readings: list[Reading] = []
+        self.prompts = Prompts(self.pace)
         self.batches: list[Batch | Speculative] = []
         self.parked: list[Batch | Speculative | Reading] = []
         self._prefixes = prefixes
         self._log = log
         self._on_end = on_end
-        self._broken = 0
+        self._spare_bytes = spare_bytes
+        self._broken = 0.0
+        self._batchable: bool | None = None
 
     def add(self, row: Row) -> None:
         """A request begins."""
-        self.readings.append(self._reading(row))
-
-    def _reading(self, row: Row) -> Reading:
-        return Reading(row, self._prefixes if row.job.cache_prompt else None)
+        self.prompts.add(Reading(row, self._prefixes if row.job.cache_prompt else None))
 
     @property
     def rows(self) -> list[Row]:
         """All rows that have a place, in no order."""
-        return [r.row for r in list(self.readings)] + [
+        return [reading.row for reading in list(self.prompts.readings)] + [
             row for batch in list(self.batches) for row in batch.rows
         ]
 
     @property
     def count(self) -> int:
         """How many rows have a place; any thread may ask."""
-        return len(self.readings) + sum(len(batch.rows) for batch in list(self.batches))
+        return len(self.prompts) + sum(len(batch.rows) for batch in list(self.batches))
 
     @property
     def kv_bytes(self) -> int:
         """Bytes of all caches; any thread may ask."""
-        owners = [*self.readings, *self.batches, *self.parked]
+        owners = [*self.prompts.readings, *self.batches, *self.parked]
         return sum(owner.kv_bytes for owner in owners)
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.readings or self.batches)
+        return bool(self.prompts or self.batches)
 
     @property
     def streaming(self) -> bool:
@@ -94,7 +98,7 @@ class Runner:
     @property
     def urgent(self) -> bool:
         """Whether an interactive prompt is to be read."""
-        return any(reading.row.job.rank == 0 for reading in self.readings)
+        return any(reading.row.job.rank == 0 for reading in self.prompts.readings)
 
     @property
     def background(self) -> bool:
@@ -119,8 +123,8 @@ class Runner:
         for owner in [o for o in self.parked if _rows(o)[0].job.sink.closed]:
             # Back among the others, and out with them.
             self._unpark(owner)
-        for reading in [r for r in self.readings if r.row.job.sink.closed]:
-            self.readings.remove(reading)
+        for reading in [r for r in self.prompts.readings if r.row.job.sink.closed]:
+            self.prompts.remove(reading)
             reading.abandon()
             self._on_end(reading.row, None)
         for batch in list(self.batches):
@@ -135,10 +139,11 @@ class Runner:
         began = time.monotonic()
         decoded = self._decode()
         after = time.monotonic()
-        if decoded and not self.readings:
+        if decoded and not self.prompts:
             self.pace.stepped(after - began)
-        if self.readings:
-            self._read(beside_streams=beside_streams)
+        self.prompts.read(
+            beside_streams=beside_streams, on_done=self._begin, on_failed=self._unreadable
+        )
 
     def _decode(self) -> bool:
         self._gather()
@@ -154,6 +159,8 @@ class Runner:
             except Exception as error:  # noqa: BLE001
                 self._disband(batch, error)
             else:
+                if len(batch.rows) > 1:
+                    self._broken *= _FORGIVEN
                 self._retire(batch, ended)
         return bool(decoding)
 
@@ -162,11 +169,19 @@ class Runner:
         batches = [b for b in self.batches if isinstance(b, Batch) and b.mergeable]
         if len(batches) < 2:
             return
+        if self._batchable is None:
+            # Found out when it is first needed: most hosts' requests come one by one.
+            self._batchable = layers.batchable(self.resident.weights.model)
+        if not self._batchable:
+            return
         per_token = self.resident.weights.geometry.per_token
+        spare = self._spare_bytes()
         groups: dict[Batch, list[Batch]] = {b: [] for b in batches if len(b.rows) > 1}
         for single in [b for b in batches if len(b.rows) == 1]:
             for group, joining in groups.items():
-                if _fits([*group.rows, *(b.rows[0] for b in joining), *single.rows], per_token):
+                if _fits(
+                    [*group.rows, *(b.rows[0] for b in joining), *single.rows], per_token, spare
+                ):
                     joining.append(single)
                     break
             else:
@@ -179,88 +194,73 @@ class Runner:
             try:
                 group.join(joining)
             except Exception as error:  # noqa: BLE001 - its rows are read anew, one by one
-                group.rows += [b.rows[0] for b in joining if b.rows[0] not in group.rows]
-                self._disband(group, error)
+                rows = dict.fromkeys([*group.rows, *(b.rows[0] for b in joining)])
+                self._read_anew(group, list(rows), error)
 
-    def _read(self, *, beside_streams: bool) -> None:
-        now = time.monotonic()
-        end = now + self.pace.budget(beside_streams=beside_streams)
-        first = True
-        while self.readings:
-            size = self.pace.chunk(end - now, beside_streams=beside_streams)
-            if not first and now + self.pace.seconds(min(size, self._shortest())) > end:
-                return
-            first = False
-            reading = self._pick()
-            try:
-                count = reading.read(size)
-                if reading.done:
-                    self.readings.remove(reading)
-                    self.batches.append(_begin(reading))
-            except Exception as error:  # noqa: BLE001 - a model's code may raise anything
-                if reading in self.readings:
-                    self.readings.remove(reading)
-                self._on_end(reading.row, error)
-                count = 0
-            was, now = now, time.monotonic()
-            if count:
-                self.pace.chunk_read(count, now - was)
+    def _begin(self, reading: Reading) -> None:
+        row = reading.row
+        row.prompt_read()
+        if row.job.draft is not None:
+            self.batches.append(Speculative(row, reading.caches))
+        else:
+            self.batches.append(Batch(row, reading.caches[0]))
 
-    def _shortest(self) -> int:
-        return min(max(1, reading.left) for reading in self.readings)
-
-    def _pick(self) -> Reading:
-        chosen = min(
-            self.readings,
-            key=lambda r: (r.row.job.rank, r.passed < _PASSED_OVER, r.left, r.row.job.arrived),
-        )
-        for reading in self.readings:
-            if reading is chosen:
-                reading.passed = 0
-            elif reading.row.job.rank == chosen.row.job.rank:
-                reading.passed += 1
-        return chosen
+    def _unreadable(self, reading: Reading, error: Exception) -> None:
+        self._on_end(reading.row, error)
 
     def _retire(self, batch: Batch | Speculative, ended: list[Ended]) -> None:
         if not ended:
             return
         rows = [row for row, _ in ended]
         keep = [row for row, error in ended if error is None and row.job.cache_prompt]
+        staying = [row for row in batch.rows if row not in rows]
+        kept: list[Kept] = []
         try:
             kept = batch.leave(rows, keep)
-            for piece in kept:
-                self._prefixes.put(piece.key, piece.tokens, piece.cache)
         except Exception as error:  # noqa: BLE001 - the batch is unusable; its rows are not
-            batch.rows = [row for row in batch.rows if row not in rows]
-            self._disband(batch, error)
-        if not batch.rows and batch in self.batches:
+            self._read_anew(batch, staying, error)
+        if not staying and batch in self.batches:
             self.batches.remove(batch)
         for row, failure in ended:
             self._on_end(row, failure)
+        # Only now, when what was set aside for the rows is free.
+        for piece in kept:
+            self._prefixes.put(piece.key, piece.tokens, piece.cache)
 
     def _disband(self, batch: Batch | Speculative, error: Exception) -> None:
         """A forward pass failed: one row ends with it, several go on alone from their tokens."""
-        self.batches.remove(batch)
         if len(batch.rows) == 1:
+            self.batches.remove(batch)
             self._on_end(batch.rows[0], error)
-            return
-        self._broken += 1
+        else:
+            self._read_anew(batch, batch.rows, error)
+
+    def _read_anew(self, batch: Batch | Speculative, rows: Sequence[Row], error: Exception) -> None:
+        """Whose fault it was is not known: each row goes on alone, so that only that one fails."""
+        self.batches.remove(batch)
         self._log.error("batch.failed", model=self.resident.card.id, error=repr(error))
-        for row in batch.rows:
+        self._broken += 1
+        if self._broken >= _BROKEN_BATCHES:
+            self._batchable = False
+        for row in rows:
             row.alone = True
-            self.readings.append(self._reading(row))
+            self.add(row)
 
     def park(self) -> bool:
         """Take a background row out, to go on later; whether there was one."""
-        for reading in self.readings:
+        for reading in self.prompts.readings:
             if reading.row.job.rank == 2:
-                self.readings.remove(reading)
+                self.prompts.remove(reading)
                 self.parked.append(reading)
                 return True
         for batch in self.batches:
             for row in batch.rows:
                 if row.job.rank == 2:
-                    part = batch.split(row)
+                    try:
+                        part = batch.split(row)
+                    except Exception as error:  # noqa: BLE001 - not the newcomer's fault
+                        self._read_anew(batch, batch.rows, error)
+                        return self.park()
                     if part is batch:
                         self.batches.remove(batch)
                     self.parked.append(part)
@@ -277,25 +277,17 @@ class Runner:
     def _unpark(self, owner: Batch | Speculative | Reading) -> None:
         self.parked.remove(owner)
         if isinstance(owner, Reading):
-            self.readings.append(owner)
+            self.prompts.add(owner)
         else:
             self.batches.append(owner)
-
-
-def _begin(reading: Reading) -> Batch | Speculative:
-    row = reading.row
-    row.prompt_read()
-    if row.job.draft is not None:
-        return Speculative(row, reading.caches)
-    return Batch(row, reading.caches[0])
 
 
 def _rows(owner: Batch | Speculative | Reading) -> list[Row]:
     return [owner.row] if isinstance(owner, Reading) else owner.rows
 
 
-def _fits(rows: list[Row], per_token: int) -> bool:
-    """Whether the padding of these rows in one batch stays within its bound."""
+def _fits(rows: list[Row], per_token: int, spare: int) -> bool:
+    """Whether the padding of these rows in one batch stays within its bounds."""
     used = sum(row.fed for row in rows) * per_token
     padding = max(row.fed for row in rows) * len(rows) * per_token - used
-    return padding <= max(used, _PADDING)
+    return padding <= min(max(used, _PADDING), spare)

@@ -5,20 +5,23 @@ Rules it keeps:
 - a job that waits for room in memory holds back those behind it that could take the room, so it
   cannot starve; an unload holds back later jobs on its model;
 - where all places are taken and an interactive job waits, a background row is set aside, and goes
-  on from where it was as soon as a place is free;
+  on from where it was as soon as a place is free; no background job begins before it;
 - models take turns by the rule of `turns.py`; in a step every row of a model gets a token
   (`runner.py`);
 - a job that fails ends alone; a job whose sink is closed (cancelled, timed out) is dropped before
-  the next thing is done for it.
+  the next thing is done for it;
+- the queue is looked through when something has changed that may let a job start, not each step:
+  a thousand waiting jobs do not slow down those that run.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from bisect import insort
+from dataclasses import dataclass, field
 
 from mlx_stdio.engine import speculative
-from mlx_stdio.engine.job import GenerateJob, Job, LoadJob, UnloadJob
+from mlx_stdio.engine.job import GenerateJob, Job, LoadJob, Prompt, UnloadJob
 from mlx_stdio.engine.loading import Loading
 from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.runner import Runner
@@ -29,7 +32,7 @@ from mlx_stdio.kv.prefixes import Prefixes
 from mlx_stdio.log import Log
 from mlx_stdio.models.card import Card
 from mlx_stdio.models.ledger import Ledger
-from mlx_stdio.models.residency import ModelCache, Resident
+from mlx_stdio.models.residency import ModelCache, Resident, weight_estimate
 from mlx_stdio.settings import Settings
 
 
@@ -53,11 +56,13 @@ class Scheduler:
         self._loading: Loading | None = None
         self._runners: dict[str, Runner] = {}
         self._turns = Turns()
+        self._changed = False  # something that may let a waiting job start
+        self._unready: list[tuple[Job, int]] = []
 
     def add(self, job: Job) -> None:
         """A new job, behind those of its priority that arrived before it."""
-        self._waiting.append(job)
-        self._waiting.sort(key=lambda waiting: (waiting.rank, waiting.arrived))
+        insort(self._waiting, job, key=lambda waiting: (waiting.rank, waiting.arrived))
+        self._changed = True
 
     @property
     def running(self) -> int:
@@ -97,8 +102,14 @@ class Scheduler:
 
     def idle_deadline(self) -> float | None:
         """Unload what is idle; when to look again (`time.monotonic`)."""
-        awaited = [model_id for job in self._waiting for model_id, _ in _models_of(job)]
-        return self._cache.evict_idle(time.monotonic(), awaited)
+        deadlines = [resident.idle_deadline for resident in self._cache.snapshot()]
+        soonest = min((at for at in deadlines if at is not None), default=None)
+        now = time.monotonic()
+        if soonest is None or soonest > now:
+            return soonest
+        self._changed = True
+        awaited = {model_id for job in self._waiting for model_id in _models_of(job)}
+        return self._cache.evict_idle(now, awaited)
 
     def close(self) -> None:
         """The engine leaves: write what is not on the disk yet."""
@@ -106,13 +117,21 @@ class Scheduler:
             pass
 
     def _drop_closed(self) -> None:
-        self._waiting = [job for job in self._waiting if not job.sink.closed]
+        if any(job.sink.closed for job in self._waiting):
+            self._waiting = [job for job in self._waiting if not job.sink.closed]
+            self._changed = True
         for runner in list(self._runners.values()):
             runner.drop_closed()
         if self._loading and not self._awaiting(self._loading.card.id):
             self._log.info("model.load_abandoned", model=self._loading.card.id)
             self._loading.abandon()
-            self._loading = None
+            self._end_load()
+
+    def _end_load(self) -> None:
+        """The load in progress is over, well or not; its claim is the model's now, or nobody's."""
+        self._ledger.release(self._loading)
+        self._loading = None
+        self._changed = True
 
     def _is_loading(self, model_id: str) -> bool:
         return self._loading is not None and self._loading.card.id == model_id
@@ -121,7 +140,7 @@ class Scheduler:
         """Who waits for a load of this model: not those behind an unload of it."""
         jobs: list[Job] = []
         for job in self._waiting:
-            if any(wanted == model_id for wanted, _ in _models_of(job)):
+            if model_id in _models_of(job):
                 if isinstance(job, UnloadJob):
                     break
                 jobs.append(job)
@@ -137,7 +156,7 @@ class Scheduler:
         except EngineError as error:
             self._log.warning("model.load_failed", model=card.id, message=error.message)
             self._loading.abandon()
-            self._loading = None
+            self._end_load()
             for job in waiting:
                 self._waiting.remove(job)
                 job.sink.fail(error)
@@ -145,63 +164,90 @@ class Scheduler:
         if weights is not None:
             # In this order: whoever lists the models meanwhile finds it loading or ready.
             self._cache.add(card, weights, self._settings.keep_alive)
-            self._loading = None
+            self._end_load()
+            self._ledger.reclaim(self._cache.weight_bytes)  # the files may have promised less
             self._log.info("model.loaded", model=card.id, bytes=weights.bytes)
         return True
 
     def _admit(self) -> bool:
         """Start what can start; whether that changed anything for those who still wait."""
+        if not self._changed and all(_known(job) == known for job, known in self._unready):
+            return False
+        self._changed = False
+        self._unready = []
         before = len(self._waiting)
-        held_all = held_kv = False  # somebody waits for room for weights, for KV
-        held: set[str] = set()
-        older: list[str] = []
-        places = 0
+        queue = _Queue(parked=any(runner.parked for runner in self._runners.values()))
         for job in list(self._waiting):
-            models = list(_models_of(job))
-            model_id = job.model_id
-            resident = self._cache.get(model_id)
-            missing = next((m for m in models if self._cache.get(m[0]) is None), None)
-            done = False
-            if any(wanted in held for wanted, _ in models):
-                pass
-            elif isinstance(job, UnloadJob):
-                done = self._unload(job, resident, awaited=model_id in older)
-                if not done:
-                    held.add(model_id)
-            elif missing is not None or resident is None:
-                assert missing is not None
-                if missing[1] is not None and self._loading is None and not held_all:
-                    beside = model_id if missing[0] != model_id else None
-                    done, held_all = self._start_load(job, missing[1], older, beside)
-            elif isinstance(job, LoadJob):
-                done = job.card is not None  # its tokenizer may still prove to be broken
-                if done:
-                    self._apply_load(job, resident)
-            elif isinstance(job, GenerateJob) and not (
-                held_kv or (held_all and not resident.pinned)
-            ):
-                done, held_kv = self._start(job, resident, older)
-            if done:
+            if job.model_id in queue.stuck and _is_plain(job):
+                queue.places += 1
+                _tell_place(job, queue.places)
+                continue
+            known = _known(job)  # first: another thread may go on filling it in
+            wanted = _models_of(job)
+            if self._begin(job, wanted, queue):
                 self._waiting.remove(job)
                 continue
-            older += [wanted for wanted, _ in models]
-            places += 1
-            if model_id in held or not any(self._is_loading(wanted) for wanted, _ in models):
-                _tell_place(job, places)
-        return len(self._waiting) < before
+            if known < 3:
+                self._unready.append((job, known))
+            queue.older.update(wanted)
+            queue.places += 1
+            loading = self._loading.card.id if self._loading is not None else None
+            if loading not in wanted or job.model_id in queue.unloading:
+                _tell_place(job, queue.places)
+        if len(self._waiting) < before:
+            self._changed = True  # for one that was looked at before the one that made room
+            return True
+        return False
 
-    def _start_load(
-        self, job: Job, card: Card, older: list[str], beside: str | None
-    ) -> tuple[bool, bool]:
-        """Whether the job ended (it failed), and whether it has to wait for room."""
+    def _begin(self, job: Job, wanted: tuple[str, ...], queue: _Queue) -> bool:
+        """Try to start one job; whether it is off the queue."""
+        if queue.unloading and not queue.unloading.isdisjoint(wanted):
+            return False
+        resident = self._cache.get(job.model_id)
+        if isinstance(job, UnloadJob):
+            done = self._unload(job, resident, awaited=job.model_id in queue.older)
+            if not done:
+                queue.unloading.add(job.model_id)
+            return done
+        missing = next((m for m in wanted if self._cache.get(m) is None), None)
+        if missing is not None or resident is None:
+            assert missing is not None
+            if self._loading is not None or queue.held:
+                return False
+            return self._start_load(job, missing, queue)
+        if isinstance(job, LoadJob):
+            if job.card is None:  # its tokenizer may still prove to be broken
+                return False
+            self._apply_load(job, resident)
+            return True
+        if not isinstance(job, GenerateJob) or job.prompt is None:
+            return False
+        if (
+            queue.awaits_kv
+            or (queue.promised and not resident.pinned)
+            or (queue.parked and job.rank == 2)
+            or not self._has_place(job)
+        ):
+            queue.stuck.add(job.model_id)
+            return False
+        return self._start(job, job.prompt, resident, queue)
+
+    def _start_load(self, job: Job, missing: str, queue: _Queue) -> bool:
+        """Begin to load a model; whether the job ended instead (it failed)."""
+        card = _card_of(job, missing)
+        if card is None:
+            return False
+        beside = job.model_id if missing != job.model_id else None
         try:
-            if not self._cache.make_room(card, older, beside):
-                return False, True
+            if not self._cache.make_room(card, queue.older, beside):
+                queue.promised = max(1, weight_estimate(card))
+                return False
         except EngineError as error:
             job.sink.fail(error)
-            return True, False
+            return True
         self._loading = Loading(card, trust_remote_code=self._settings.trust_remote_code)
-        return False, False
+        self._ledger.claim(self._loading, weight_estimate(card))
+        return False
 
     def _unload(self, job: UnloadJob, resident: Resident | None, *, awaited: bool) -> bool:
         if awaited or self._is_loading(job.model_id):
@@ -222,15 +268,13 @@ class Scheduler:
         self._cache.touch(resident)
         job.sink.loaded(job.load_seconds)
 
-    def _start(self, job: GenerateJob, resident: Resident, older: list[str]) -> tuple[bool, bool]:
-        """Whether the job is off the queue (it runs or has failed), and whether it awaits room."""
-        prompt = job.prompt
-        if prompt is None or not self._has_place(job):
-            return False, False
+    def _start(self, job: GenerateJob, prompt: Prompt, resident: Resident, queue: _Queue) -> bool:
+        """Whether the job is off the queue: it runs, or has failed."""
         draft = None
         if job.draft is not None and job.draft.model_id is not None:
             draft = self._cache.get(job.draft.model_id)
         residents = [resident] if draft is None else [resident, draft]
+        row = None
         try:
             _check_ids(job, prompt.tokens, resident.weights.vocabulary_size)
             row = Row(job, prompt, resident, draft)
@@ -238,17 +282,21 @@ class Scheduler:
                 layers.make(resident.weights.model, job.kv_bits, job.max_kv_size)
             if job.draft is not None:
                 speculative.check(row)
-            if not self._ledger.reserve(row, _kv_estimate(row), self._cache, residents, older):
-                return False, True
+            if not self._ledger.reserve(
+                row, _kv_estimate(row), self._cache, residents, queue.older, queue.promised
+            ):
+                queue.awaits_kv = True
+                return False
             self._make_place()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this request's
+            self._ledger.release(row)
             self._fail(job, error)
-            return True, False
+            return True
         for used in residents:
             used.users += 1
             self._cache.touch(used)
         self._runner(resident).add(row)
-        return True, False
+        return True
 
     def _has_place(self, job: GenerateJob) -> bool:
         if self.running < self._settings.max_concurrent:
@@ -264,13 +312,18 @@ class Scheduler:
         """Free places that nobody took go to the rows that were set aside."""
         for runner in self._runners.values():
             while self.running < self._settings.max_concurrent and runner.unpark():
-                pass
+                self._changed = True
 
     def _runner(self, resident: Resident) -> Runner:
         runner = self._runners.get(resident.card.id)
         if runner is None or runner.resident is not resident:
             runner = Runner(
-                resident, self._prefixes, self._settings.prefill_step, self._log, self._ended
+                resident,
+                self._prefixes,
+                self._settings.prefill_step,
+                self._log,
+                self._ended,
+                lambda: self._ledger.spare(self._cache.weight_bytes),
             )
             self._runners[resident.card.id] = runner
         return runner
@@ -281,8 +334,11 @@ class Scheduler:
             return False
         runner = self._turns.next(busy)
         began = time.monotonic()
-        runner.step(beside_streams=any(other.streaming for other in busy))
+        beside_streams = any(other.streaming for other in busy)
+        self._prefixes.hurried = beside_streams
+        runner.step(beside_streams=beside_streams)
         self._turns.charge(runner, time.monotonic() - began)
+        self._ledger.relieve()
         return True
 
     def _fail(self, job: Job, error: Exception) -> None:
@@ -300,6 +356,7 @@ class Scheduler:
         if error is not None:
             self._fail(row.job, error)
         self._ledger.release(row)
+        self._changed = True
         for used in (row.resident, row.draft):
             if used is not None:
                 used.users -= 1
@@ -310,11 +367,62 @@ class Scheduler:
             mx.clear_cache()
 
 
-def _models_of(job: Job) -> Iterator[tuple[str, Card | None]]:
-    """The models that a job needs, and their cards where they are known already."""
-    yield job.model_id, job.card
+@dataclass(slots=True)
+class _Queue:
+    """What is known of the jobs that were looked at so far, when it is another one's turn.
+
+    Attributes:
+        parked: a background row is set aside.
+        older: ids of models that they wait for.
+        stuck: those of them that are resident, and that no later generation can start on now.
+        unloading: ids of models that they wait to unload.
+        places: how many they are.
+        promised: bytes of weights that one of them waits for room for; 0 if none does.
+        awaits_kv: one of them waits for room for its KV.
+    """
+
+    parked: bool
+    older: set[str] = field(default_factory=set)
+    stuck: set[str] = field(default_factory=set)
+    unloading: set[str] = field(default_factory=set)
+    places: int = 0
+    promised: int = 0
+    awaits_kv: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Whether a load could take the room that another one waits for."""
+        return self.promised > 0 or self.awaits_kv
+
+
+def _models_of(job: Job) -> tuple[str, ...]:
+    """The models that a job needs."""
     if isinstance(job, GenerateJob) and job.draft is not None and job.draft.model_id is not None:
-        yield job.draft.model_id, job.draft.card
+        return job.model_id, job.draft.model_id
+    return (job.model_id,)
+
+
+def _is_plain(job: Job) -> bool:
+    """Whether it is a generation that is ready and needs no other model."""
+    return isinstance(job, GenerateJob) and job.draft is None and job.prompt is not None
+
+
+def _card_of(job: Job, model_id: str) -> Card | None:
+    """The card of one of the models that a job needs, where it is known already."""
+    if model_id == job.model_id:
+        return job.card
+    assert isinstance(job, GenerateJob)
+    assert job.draft is not None
+    return job.draft.card
+
+
+def _known(job: Job) -> int:
+    """How much of a job is filled in: 3 is all, as another thread finds it out bit by bit."""
+    if not isinstance(job, GenerateJob):
+        return 3 if job.card is not None or isinstance(job, UnloadJob) else 0
+    drafts = job.draft is not None and job.draft.model_id is not None
+    draft_known = not drafts or (job.draft is not None and job.draft.card is not None)
+    return (job.card is not None) + draft_known + (job.prompt is not None)
 
 
 def _check_ids(job: GenerateJob, tokens: list[int], vocabulary: int) -> None:

@@ -1,6 +1,6 @@
 """Speculative decoding of one row: several tokens proposed, verified in one forward pass.
 
-Proposals come from a draft model, or without one from the row's own text: what followed the last
+Proposals come from a draft model, or without one from the row's own text: what followed an earlier
 occurrence of its latest tokens (prompt lookup, Saxena 2023).
 
 Each position's token is drawn by the row's own sampler from the model's own logits, with the
@@ -10,13 +10,17 @@ proposals with the same randomness, so the two agree as often as their distribut
 coupling; Daliri, Musco, Suresh 2024). The only difference is that of a forward pass of several
 positions to one of a single position, in the last bits of a float.
 
-Invariant between two steps: the model's cache has seen all of the history but its last token.
+Where the text gives no proposals, decoding is pipelined as in `batch.py`: the next pass is started
+before the present token is read. What is found meanwhile is proposed one position later.
+
+Invariant between two steps: the model's cache has seen `row.fed` tokens of the history, then
+proposals of a pass that is not read yet, if there is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.engine.batch import Ended, Kept, UnhealthyError
@@ -26,12 +30,32 @@ from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.sampling import SamplerBatch
 from mlx_stdio.errors import EngineError
 from mlx_stdio.kv import layers
+from mlx_stdio.kv.kinds import leaves
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
 _NGRAM = 3
-"""Longest run of latest tokens that is looked up; shorter ones are tried after it."""
+"""Longest run of latest tokens that is looked up; shorter ones are taken where it is not found."""
+
+_LOOKED_AT = 256
+"""Earlier occurrences of the latest token that are looked at, so that a look-up takes no time."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pass:
+    """A forward pass that is not read yet.
+
+    Attributes:
+        proposed: the tokens at its positions but the first; lazy from a draft model.
+        sampler: what drew the tokens.
+        draws: one more than was proposed.
+    """
+
+    proposed: list[int] | mx.array
+    count: int
+    sampler: SamplerBatch
+    draws: Draws
 
 
 class Speculative:
@@ -42,15 +66,20 @@ class Speculative:
         caches: the model's, then the draft model's if there is one; both have read the history
             but for its last token.
         """
+        assert row.job.draft is not None
         self.rows = [row]
         self._row = row
+        self._most = row.job.draft.tokens
         self._model = row.resident.weights.model
         self._cache = caches[0]
         self._draft_model = row.draft.weights.model if row.draft is not None else None
         self._draft_cache = caches[1] if len(caches) > 1 else []
-        row.fed = len(row.history) - 1
+        self._text = Text(row.history)
+        row.fed = len(self._text.tokens) - 1
+        self._seen = row.fed  # by the model's cache, proposals included
         self._draft_fed = row.fed
-        self._started: tuple[list[int] | mx.array, int, Draws] | None = None
+        self._present: _Pass | None = None
+        self._next: _Pass | None = None
 
     @property
     def kv_bytes(self) -> int:
@@ -58,60 +87,49 @@ class Speculative:
         return layers.nbytes(self._cache) + layers.nbytes(self._draft_cache)
 
     def launch(self) -> bool:
-        """Propose, and start the verification."""
-        import mlx.core as mx
+        """Propose, and start the verification; or what comes after it, if that is certain.
 
-        row = self._row
-        job = row.job
-        assert job.draft is not None
-        most = min(job.draft.tokens, row.left - 1)
-        history = row.history
-        last = mx.array(history[-1:], dtype=mx.uint32)
-        proposed: list[int] | mx.array
-        if self._draft_model is None:
-            proposed = look_up(history, most)
-            count = len(proposed)
-            fed = mx.array([history[-1], *proposed], dtype=mx.uint32)
-        else:
-            proposed = self._draft(history, most)
-            count = most
-            fed = mx.concatenate([last, proposed]) if count else last
-        drafted: list[int] = []
-        if job.sampling.penalised and count:
-            # Each position's penalties look at the proposals before it.
-            drafted = proposed if isinstance(proposed, list) else proposed.tolist()  # type: ignore[assignment]
-        samplers = SamplerBatch(
-            [(job.sampling, len(row.drawn) + at, history + drafted[:at]) for at in range(count + 1)]
-        )
-        logits = self._model(fed[None], cache=self._cache)
-        draws = samplers.draw(logits[0])
-        mx.async_eval(draws.arrays())  # type: ignore[no-untyped-call]
-        self._started = (proposed, count, draws)
+        Returns:
+            whether anything was started.
+        """
+        started = False
+        if self._present is None:
+            self._present = self._start()
+            started = True
+        # How far a pass with proposals comes is not known before it is read; and a draft model
+        # needs the tokens that it goes on from.
+        if self._present.count or self._draft_model is not None or self._row.left <= 1:
+            return started
+        proposed = self._text.look_up(min(self._most, self._row.left - 2) + 1)[1:]
+        if proposed and self._row.job.sampling.penalised:
+            return started  # penalties look at the token that is not read yet
+        self._next = self._start_after(self._present, proposed)
         return True
 
     def advance(self) -> list[Ended]:
         """Read what was drawn, as far as the proposals were right."""
-        if self._started is None:
+        present, self._present, self._next = self._present, self._next, None
+        if present is None:
             return []
         row = self._row
-        proposed, count, draws = self._started
-        self._started = None
+        draws = present.draws
         tokens: list[int] = draws.tokens.tolist()  # type: ignore[assignment]
         healthy: list[bool] = draws.healthy.tolist()  # type: ignore[assignment]
+        proposed = present.proposed
         drafts: list[int] = proposed if isinstance(proposed, list) else proposed.tolist()  # type: ignore[assignment]
         scores = draws.read_scores()
-        seen = row.fed + count + 1
-        row.drafted += count
+        row.drafted += present.count
         ended: list[Ended] = []
         try:
-            for at in range(count + 1):
+            for at, token in enumerate(tokens):
                 if not healthy[at]:
                     raise UnhealthyError
                 own = scores.get(at)
-                score = TokenScore(tokens[at], own[0], tuple(own[1])) if own else None
-                agreed = at < count and drafts[at] == tokens[at]
+                score = TokenScore(token, own[0], tuple(own[1])) if own else None
+                agreed = at < present.count and drafts[at] == token
                 row.accepted += agreed
-                if row.accept(tokens[at], score):
+                self._text.push(token)
+                if row.accept(token, score):
                     ended.append((row, None))
                     break
                 if not agreed:
@@ -119,21 +137,19 @@ class Speculative:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
             # Its traceback holds this frame, and the row's memory with it.
             return [(row, error.with_traceback(None))]
-        row.fed = len(row.history) - 1
-        layers.trim(self._cache, seen - row.fed)
-        if self._draft_model is not None:
-            spare = self._draft_fed - row.fed
-            if spare > 0:
-                layers.trim(self._draft_cache, spare)
-                self._draft_fed = row.fed
+        if self._present is not None:  # it begins with the token that was read just now
+            row.fed = len(self._text.tokens)
+            return ended
+        row.fed = len(self._text.tokens) - 1
+        self._trim()
         return ended
 
     def settle(self) -> None:
         """Wait for what was started, without reading it."""
         import mlx.core as mx
 
-        if self._started is not None:
-            mx.eval(self._started[2].arrays())
+        if self._present is not None:
+            mx.eval(self._present.draws.arrays())
 
     def leave(self, leaving: Sequence[Row], keep: Sequence[Row]) -> list[Kept]:
         """See `Batch.leave`."""
@@ -143,9 +159,10 @@ class Speculative:
         self.rows = []
         if row not in keep:
             return []
+        self._trim()
         kept = [Kept(row.cache_key, row.seen, self._cache)]
         if row.draft is not None:
-            history = row.history[: self._draft_fed]
+            history = self._text.tokens[: self._draft_fed]
             kept.append(Kept(row.draft_key, history, self._draft_cache))
         return kept
 
@@ -154,11 +171,73 @@ class Speculative:
         assert row is self._row
         return self
 
-    def _draft(self, history: list[int], count: int) -> mx.array:
+    def _trim(self) -> None:
+        """Take from the caches the proposals that were wrong."""
+        row = self._row
+        layers.trim(self._cache, self._seen - row.fed)
+        self._seen = row.fed
+        if self._draft_fed > row.fed:
+            layers.trim(self._draft_cache, self._draft_fed - row.fed)
+            self._draft_fed = row.fed
+
+    def _start(self) -> _Pass:
+        """The pass that goes on from what is known."""
+        import mlx.core as mx
+
+        options = self._row.job.sampling
+        history = self._text.tokens
+        most = min(self._most, self._row.left - 1)
+        proposed: list[int] | mx.array
+        if self._draft_model is None:
+            proposed = self._text.look_up(most)
+            count = len(proposed)
+            fed = mx.array([history[-1], *proposed], dtype=mx.uint32)
+        else:
+            proposed, count = self._draft(most), most
+            fed = mx.concatenate([mx.array(history[-1:], dtype=mx.uint32), proposed])
+        latest: list[int] = []
+        if options.penalised:
+            # Each position's penalties look at the proposals before it.
+            drafts: list[int] = proposed if isinstance(proposed, list) else proposed.tolist()  # type: ignore[assignment]
+            latest = history[-options.penalty_context :] + drafts
+        known = len(latest) - count
+        position = len(self._row.drawn)
+        sampler = SamplerBatch(
+            [(options, position + at, latest[: known + at]) for at in range(count + 1)]
+        )
+        return self._verify(fed, proposed, count, sampler)
+
+    def _start_after(self, present: _Pass, proposed: list[int]) -> _Pass:
+        """The pass that goes on from the one token of `present`, which is not read yet."""
+        import mlx.core as mx
+
+        fed, sampler = present.draws.tokens, present.sampler
+        if proposed:
+            fed = mx.concatenate([fed, mx.array(proposed, dtype=mx.uint32)])
+            first = len(self._row.drawn) + 1
+            options = self._row.job.sampling
+            sampler = SamplerBatch(
+                [(options, first + at, ()) for at in range(len(proposed) + 1)],
+            )
+        return self._verify(fed, proposed, len(proposed), sampler)
+
+    def _verify(
+        self, fed: mx.array, proposed: list[int] | mx.array, count: int, sampler: SamplerBatch
+    ) -> _Pass:
+        import mlx.core as mx
+
+        logits = self._model(fed[None], cache=self._cache)
+        self._seen += count + 1
+        draws = sampler.draw(logits[0])
+        mx.async_eval(draws.arrays())  # type: ignore[no-untyped-call]
+        return _Pass(proposed, count, sampler, draws)
+
+    def _draft(self, count: int) -> mx.array:
         """Proposals of the draft model, `[count]`, lazy."""
         import mlx.core as mx
 
         row = self._row
+        history = self._text.tokens
         # Its log probabilities are nobody's business.
         options = replace(row.job.sampling, logprobs=None)
         sampler = SamplerBatch([(options, len(row.drawn), history)])
@@ -173,15 +252,59 @@ class Speculative:
         return mx.concatenate(drawn) if drawn else mx.zeros((0,), dtype=mx.uint32)
 
 
-def look_up(history: Sequence[int], most: int) -> list[int]:
-    """What followed the last earlier occurrence of the latest tokens, at most `most` tokens."""
-    for size in range(min(_NGRAM, len(history) - 1), 0, -1):
-        latest = history[-size:]
-        # From the end: the nearest occurrence is the likeliest to go on the same way.
-        for at in range(len(history) - size - 1, -1, -1):
-            if history[at] == latest[0] and history[at : at + size] == latest:
-                return list(history[at + size : at + size + most])
-    return []
+class Text:
+    """A row's tokens, and where each of them occurred before.
+
+    A new token and a look-up cost the same however long the text is.
+
+    Attributes:
+        tokens: the history; grows by `push` only.
+    """
+
+    def __init__(self, tokens: list[int]) -> None:
+        self.tokens: list[int] = []
+        self._last: dict[int, int] = {}
+        self._before: list[int] = []  # of each position: the one before it with the same token
+        for token in tokens:
+            self.push(token)
+
+    def push(self, token: int) -> None:
+        """One more token."""
+        self._before.append(self._last.get(token, -1))
+        self._last[token] = len(self.tokens)
+        self.tokens.append(token)
+
+    def look_up(self, most: int) -> list[int]:
+        """What followed the last earlier occurrence of the latest tokens.
+
+        Of the occurrences of three tokens the last is taken, else of two, else of one: the nearest
+        is the likeliest to go on the same way. One that reaches the end is taken to go on with
+        itself, so that a short period is proposed more than once.
+
+        Returns:
+            `most` tokens, or none.
+        """
+        tokens = self.tokens
+        end = len(tokens)
+        best, best_size = -1, 0
+        at = self._before[-1]
+        for _ in range(_LOOKED_AT):
+            if at < 0:
+                break
+            size = 1
+            while size < _NGRAM and size <= at and tokens[at - size] == tokens[end - 1 - size]:
+                size += 1
+            if size > best_size:
+                best, best_size = at, size
+                if size == _NGRAM:
+                    break
+            at = self._before[at]
+        if best < 0:
+            return []
+        proposed = tokens[best + 1 : best + 1 + most]
+        while len(proposed) < most:
+            proposed += proposed[: most - len(proposed)]
+        return proposed
 
 
 def check(row: Row) -> None:
@@ -190,18 +313,14 @@ def check(row: Row) -> None:
     Raises:
         EngineError: `unsupported`.
     """
-    length = len(row.prompt.tokens) + row.budget
-    assert row.job.draft is not None
     path = "$.draftModel" if row.draft is not None else "$.numDraftTokens"
-    _check_cache(
-        layers.make(row.resident.weights.model, row.job.kv_bits, row.job.max_kv_size),
-        length + row.job.draft.tokens,
-        "model",
-        path,
-    )
+    length = len(row.prompt.tokens) + row.budget
+    job = row.job
+    cache = layers.make(row.resident.weights.model, job.kv_bits, job.max_kv_size)
+    _check_cache(cache, length, "model", path)
     if row.draft is not None:
         weights = row.draft.weights
-        _check_cache(layers.make(weights.model), length + row.job.draft.tokens, "draft model", path)
+        _check_cache(layers.make(weights.model), length, "draft model", path)
         if weights.vocabulary_size != row.resident.weights.vocabulary_size:
             raise EngineError(
                 "unsupported",
@@ -212,10 +331,19 @@ def check(row: Row) -> None:
 
 
 def _check_cache(cache: list[Any], length: int, name: str, path: str) -> None:
+    """Args:
+    length: tokens of the whole text; its last one is never fed.
+    """
     if not layers.trimmable(cache):
         message = f"the {name}'s cache cannot take back tokens, as speculation needs"
         raise EngineError("unsupported", message, path=path)
-    window = min((layer.max_size for layer in cache if hasattr(layer, "max_size")), default=None)
-    if window is not None and length >= window:
-        message = f"beyond its window of {window} tokens the {name}'s cache cannot take back tokens"
+    windows = [
+        size
+        for leaf in leaves(cache)
+        if (size := getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None))
+    ]
+    if windows and length > min(windows):
+        message = (
+            f"beyond its window of {min(windows)} tokens the {name}'s cache cannot take back tokens"
+        )
         raise EngineError("unsupported", message, path=path)

@@ -44,8 +44,29 @@ class _File:
         return not self.whole
 
 
+@dataclass(slots=True, eq=False)
+class Writing:
+    """A file to be written: the bytes are there, the name is known when it is done.
+
+    `run` may be called on another thread: it touches no array, and nothing of the index.
+    """
+
+    disk: DiskPrefixes
+    model_key: str
+    variant: str
+    tokens: bytes
+    whole: bool
+    pieces: list[bytes | memoryview]
+    name: str | None = None
+
+    def run(self) -> None:
+        """Write it; a failure is logged."""
+        self.name = self.disk._write(self.model_key, self.pieces)
+
+
 class DiskPrefixes:
-    """The folder, as far as this engine knows it. Only the engine's thread calls it.
+    """The folder, as far as this engine knows it. Only the engine's thread calls it, but for
+    `Writing.run`.
 
     Args:
         folder: made when something is first saved.
@@ -62,7 +83,14 @@ class DiskPrefixes:
         self.bytes = 0  # of all our files, when the folder was last looked at
 
     def find(
-        self, model_key: str, variant: str, tokens: Sequence[int], most: int, better_than: int
+        self,
+        model_key: str,
+        variant: str,
+        tokens: Sequence[int],
+        most: int,
+        better_than: int,
+        *,
+        largest: int | None = None,
     ) -> tuple[list[Any], int] | None:
         """The longest prefix of `tokens` in the folder.
 
@@ -72,6 +100,7 @@ class DiskPrefixes:
             tokens: a prompt.
             most: tokens to reuse at most.
             better_than: tokens that are at hand already; only more are worth reading a file.
+            largest: bytes of a file that may be read at most; None reads any.
 
         Returns:
             a cache with evaluated arrays and the number of its tokens, or None.
@@ -80,6 +109,8 @@ class DiskPrefixes:
         files = self._files(model_key)
         while True:
             same = [file for file in files.values() if file.variant == variant]
+            if largest is not None:
+                same = [file for file in same if self._size(file.name) <= largest]
             found = longest(reversed(same), packed, most, better_than)
             if found is None:
                 return None
@@ -101,6 +132,16 @@ class DiskPrefixes:
         Returns:
             whether the folder has it now.
         """
+        writing = self.begin(model_key, variant, tokens, cache)
+        if isinstance(writing, bool):
+            return writing
+        writing.run()
+        return self.finish(writing)
+
+    def begin(
+        self, model_key: str, variant: str, tokens: Sequence[int], cache: list[Any]
+    ) -> Writing | bool:
+        """What `save` has to write, or its result if that is nothing."""
         packed = pack(tokens)
         fits = layers.length(cache) in (None, len(tokens))
         if not packed or not fits or not codec.storable(cache):
@@ -118,14 +159,25 @@ class DiskPrefixes:
             "tokens": base64.b64encode(packed).decode(),
             "whole": str(int(whole)),
         }
-        name = self._write(model_key, cache, metadata)
+        try:
+            pieces = list(codec.encode(cache, metadata))
+        except (ValueError, RuntimeError) as error:
+            self._failed(error)
+            return False
+        return Writing(self, model_key, variant, packed, whole, pieces)
+
+    def finish(self, writing: Writing) -> bool:
+        """It has run: know the file, and delete those that it stands for; whether it is there."""
+        name = writing.name
         if name is None:
             return False
-        files[name] = _File(name, variant, packed, whole)
-        if not whole:
-            for file in same:
-                if packed.startswith(file.tokens) and file.name != name:
-                    files.pop(file.name, None)
+        files = self._files(writing.model_key)
+        files[name] = _File(name, writing.variant, writing.tokens, writing.whole)
+        if not writing.whole:
+            for file in list(files.values()):
+                same = file.variant == writing.variant and file.name != name
+                if same and writing.tokens.startswith(file.tokens):
+                    del files[file.name]
                     self._delete(file.name)
         return True
 
@@ -179,11 +231,10 @@ class DiskPrefixes:
         self._touch(file.name)
         return cache
 
-    def _write(self, model_key: str, cache: list[Any], metadata: dict[str, str]) -> str | None:
+    def _write(self, model_key: str, pieces: list[bytes | memoryview]) -> str | None:
         temporary = self._folder / f".kv-{secrets.token_hex(8)}.tmp"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            pieces = list(codec.encode(cache, metadata))
             size = sum(len(piece) for piece in pieces)
             if size > self._limit:
                 return None
@@ -194,11 +245,14 @@ class DiskPrefixes:
             name = f"kv-{model_key[:24]}-{crc:08x}.safetensors"
             write_whole(temporary, self._folder / name, pieces)
             self._evict(0, spare=name)
-        except (OSError, ValueError, RuntimeError) as error:
-            self._log.warning("kv.disk.save_failed", folder=str(self._folder), error=repr(error))
+        except OSError as error:
+            self._failed(error)
             self._delete(temporary.name)
             return None
         return name
+
+    def _failed(self, error: Exception) -> None:
+        self._log.warning("kv.disk.save_failed", folder=str(self._folder), error=repr(error))
 
     def _evict(self, wanted: int, spare: str = "") -> None:
         """Make room for `wanted` bytes, the longest unused file first."""
@@ -220,6 +274,12 @@ class DiskPrefixes:
             self._log.warning("kv.disk.unreadable", folder=str(self._folder), error=repr(error))
         self.bytes = sum(size for _, size, _ in rows)
         return rows
+
+    def _size(self, name: str) -> int:
+        try:
+            return (self._folder / name).stat().st_size
+        except OSError:
+            return 0  # it is gone, which reading it will show
 
     def _touch(self, name: str) -> bool:
         try:

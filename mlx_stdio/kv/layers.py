@@ -1,8 +1,8 @@
 """The cache of one text: copying, trimming and measuring it.
 
-With `kv.making` (new ones), `kv.rows` (those of several texts in one) and `kv.geometry` (their size
-before they exist), whose names this module hands on, it is the one place that knows `mlx_lm`'s cache
-classes.
+With `kv.making` (new ones), `kv.rows` (those of several texts in one) and `kv.geometry` (their
+size before they exist), whose names this module hands on, it is the one place that knows `mlx_lm`'s
+cache classes.
 
 Rules it keeps:
 - nothing here evaluates an array, so building and trimming cost no device time;
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_stdio.kv.geometry import Geometry
 from mlx_stdio.kv.kinds import arrays_of, kind_of, leaves
 from mlx_stdio.kv.making import KEEP, make
-from mlx_stdio.kv.rows import extend, extract, merge, mergeable, select
+from mlx_stdio.kv.rows import batchable, extend, extract, merge, mergeable, select
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -27,6 +27,7 @@ __all__ = [
     "KEEP",
     "Geometry",
     "arrays",
+    "batchable",
     "compact",
     "copy",
     "extend",
@@ -37,6 +38,7 @@ __all__ = [
     "mergeable",
     "nbytes",
     "select",
+    "stays_trimmable",
     "trim",
     "trimmable",
 ]
@@ -67,6 +69,15 @@ def _leaf_trimmable(leaf: Any) -> bool:
     if kind in ("recurrent", "other"):
         return False
     return bool(leaf.is_trimmable())
+
+
+def stays_trimmable(cache: list[Any], tokens: int) -> bool:
+    """Whether tokens can be taken from the end even when the cache has seen so many in all."""
+    return trimmable(cache) and all(
+        tokens < (getattr(leaf, "max_size", 0) or getattr(leaf, "chunk_size", 0))
+        for leaf in leaves(cache)
+        if kind_of(leaf) in ("rotating", "chunked")
+    )
 
 
 def trim(cache: list[Any], n: int) -> None:
@@ -119,11 +130,16 @@ def compact(cache: list[Any], *, exact: bool = False) -> list[Any]:
     Returns:
         the same cache; its arrays wait to be evaluated, and until then keep the old buffers.
     """
+    import mlx.core as mx
+
     for leaf in leaves(cache):
         if kind_of(leaf) in ("plain", "quantized", "rotating", "chunked", "concatenating"):
             _compact_leaf(leaf, exact=exact)
         elif type(leaf).__name__ == "BatchKVCache":
             _cut(leaf, leaf._idx, exact=exact)
+        elif kind_of(leaf) == "recurrent":
+            # A state may be a slice of what a whole chunk gave, and hold all of it.
+            leaf.cache = [state if state is None else mx.array(state) for state in leaf.cache]
     return cache
 
 

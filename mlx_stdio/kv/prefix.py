@@ -63,19 +63,23 @@ class PrefixStore:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, key: Hashable, tokens: Sequence[int], most: int) -> Hit | None:
+    def find(
+        self, key: Hashable, tokens: Sequence[int], most: int, better_than: int = 0
+    ) -> Hit | None:
         """The longest stored prefix of `tokens`.
 
         Args:
             key: whose tokens these are: the model, and all that its KV depends on.
             tokens: a prompt.
             most: tokens to reuse at most; one token must remain to be read, so `len(tokens) - 1`.
+            better_than: tokens; what is no longer than that is not wanted.
 
         Returns:
             a copy to go on from, or None.
         """
         entries = self._by_key.get(key, {})
-        found = longest(reversed(entries), pack(tokens), most, self._useful - 1)
+        floor = max(better_than, self._useful - 1)
+        found = longest(reversed(entries), pack(tokens), most, floor)
         if found is None:
             self.misses += 1
             return None

@@ -1,11 +1,15 @@
 """The prefix cache as the engine uses it: in memory, and on disk where a folder was given.
 
 What is in memory is looked at first; the disk is read only where it has clearly more. New entries
-are written while the engine is idle, and when it leaves: never between two tokens of a stream.
+are written while the engine is idle, and when it leaves: no writing begins between two tokens of a
+stream. The file itself is written by another thread, so a request that comes meanwhile starts at
+once.
 """
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from mlx_stdio.kv import layers
 from mlx_stdio.kv.prefix import Hit, PrefixStore
 
 if TYPE_CHECKING:
-    from mlx_stdio.kv.disk import DiskPrefixes
+    from mlx_stdio.kv.disk import DiskPrefixes, Writing
     from mlx_stdio.models.card import Card
 
 Key = tuple[str, int | None, int | None]
@@ -21,6 +25,15 @@ Key = tuple[str, int | None, int | None]
 
 _WORTH_A_FILE = 64
 """Tokens; a shorter prefix is read anew sooner than from a file."""
+
+_LARGEST_BESIDE_STREAMS = 8 * 2**20
+"""Bytes of a file that is read while streams run: they pause for it."""
+
+_WAIT = 0.005
+"""Seconds for which a writing is waited for at once: a new request waits no longer."""
+
+_AT_UNLOAD = 0.05
+"""Seconds that are spent on writing when a model is unloaded: other models may have streams."""
 
 
 class Prefixes:
@@ -35,6 +48,10 @@ class Prefixes:
         self._disk = disk
         self._model_keys: dict[str, str] = {}
         self._unsaved: dict[tuple[Key, tuple[int, ...]], None] = {}
+        self._writing: Writing | None = None
+        self._thread: threading.Thread | None = None
+        self.hurried = False  # streams are running: no large file is to be read now
+        self.puts = 0  # how many entries were put: whoever found nothing may ask again
 
     @property
     def bytes(self) -> int:
@@ -51,59 +68,104 @@ class Prefixes:
         if self._disk is not None:
             from mlx_stdio.kv.disk import model_key
 
-            self._model_keys[card.id] = model_key(card)
+            try:
+                self._model_keys[card.id] = model_key(card)
+            except OSError:  # a folder that has gone since: then its prefixes stay in memory only
+                self._model_keys.pop(card.id, None)
 
-    def find(self, key: Key, tokens: Sequence[int], most: int) -> Hit | None:
-        """The longest known beginning of `tokens`, at most `most` of them; a copy to go on with."""
-        hit = self._store.find(key, tokens, most)
+    def find(self, key: Key, tokens: Sequence[int], most: int, better_than: int = 0) -> Hit | None:
+        """The longest known beginning of `tokens`; a copy to go on with.
+
+        Args:
+            most: tokens to reuse at most.
+            better_than: tokens; what is no longer than that is not wanted.
+        """
+        if _slid(key, tokens):
+            return None
+        hit = self._store.find(key, tokens, most, better_than)
         model_key = self._model_keys.get(key[0])
         if self._disk is None or model_key is None:
             return hit
-        have = hit.length if hit is not None else 0
-        found = self._disk.find(model_key, _variant(key), tokens, most, have + _WORTH_A_FILE)
+        have = hit.length if hit is not None else better_than
+        found = self._disk.find(
+            model_key,
+            _variant(key),
+            tokens,
+            most,
+            have + _WORTH_A_FILE,
+            largest=_LARGEST_BESIDE_STREAMS if self.hurried else None,
+        )
         if found is None:
             return hit
-        return Hit(*found)
+        cache, length = found
+        # The next one like it needs no file.
+        self._store.put(key, tokens[:length], layers.copy(cache))
+        return Hit(cache, length)
 
     def put(self, key: Key, tokens: Sequence[int], cache: list[Any]) -> None:
         """Keep a cache that has seen exactly these tokens; it is the store's from now on."""
         import mlx.core as mx
 
-        if not tokens or self._limit() <= 0:
+        if not tokens or self._limit() <= 0 or _slid(key, tokens):
             return
         cache = layers.compact(cache)
         # Lazy arrays would hold the whole batch that they are taken from.
         mx.async_eval(layers.arrays(cache))  # type: ignore[no-untyped-call]
         kept = self._store.put(key, tokens, cache)
+        self.puts += 1
         if kept and key[0] in self._model_keys and len(tokens) >= _WORTH_A_FILE:
             self._unsaved[key, tuple(tokens)] = None
 
     def save_one(self) -> bool:
-        """Write one new entry to the disk.
+        """Begin to write a new entry to the disk, or wait a moment for the one that is written.
 
         Returns:
-            whether there may be more.
+            whether there is more to do.
         """
-        if self._disk is None or not self._unsaved:
+        if self._disk is None:
             return False
-        key, tokens = next(iter(self._unsaved))
-        del self._unsaved[key, tokens]
-        cache = self._store.peek(key, tokens)
-        model_key = self._model_keys.get(key[0])
-        if cache is not None and model_key is not None:
-            self._disk.save(model_key, _variant(key), tokens, cache)
-        return bool(self._unsaved)
+        if self._thread is not None and self._writing is not None:
+            self._thread.join(_WAIT)
+            if self._thread.is_alive():
+                return True
+            self._disk.finish(self._writing)
+            self._writing = self._thread = None
+        while self._unsaved:
+            key, tokens = next(iter(self._unsaved))
+            del self._unsaved[key, tokens]
+            cache = self._store.peek(key, tokens)
+            model_key = self._model_keys.get(key[0])
+            if cache is None or model_key is None:
+                continue
+            writing = self._disk.begin(model_key, _variant(key), tokens, cache)
+            if not isinstance(writing, bool):
+                self._writing = writing
+                self._thread = threading.Thread(target=writing.run, name="kv", daemon=True)
+                self._thread.start()
+                return True
+        return False
 
     def evict(self, wanted: int) -> int:
         """Give up so many bytes, least recently used first; how many were freed."""
         return self._store.evict(wanted)
 
     def forget(self, model_id: str) -> None:
-        """A model was unloaded."""
-        while self.save_one():
+        """A model was unloaded. What cannot be written in a moment is lost."""
+        end = time.monotonic() + _AT_UNLOAD
+        while self.save_one() and time.monotonic() < end:
             pass
         self._store.drop(lambda key: key[0] == model_id)
         self._model_keys.pop(model_id, None)
+
+
+def _slid(key: Key, tokens: Sequence[int]) -> bool:
+    """Whether a bounded cache drops some of these tokens.
+
+    What it holds then depends on the chunks that a prompt is read in, and so would the answer on
+    what was reused.
+    """
+    size = key[2]
+    return size is not None and len(tokens) > size
 
 
 def _variant(key: Key) -> str:

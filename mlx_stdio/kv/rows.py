@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy as _copy
 from typing import Any
 
+from mlx_stdio.kv.geometry import run_lazily
 from mlx_stdio.kv.kinds import kind_of, leaves, map_leaves, zip_leaves
 
 
@@ -30,6 +31,33 @@ def _leaf_mergeable(leaf: Any) -> bool:
     if kind == "recurrent":
         return leaf.lengths is None and leaf.left_padding is None
     return kind == "plain"
+
+
+_PROBE_ROWS = 11
+"""No model has so many heads: a mask that is laid along the heads by mistake does not fit."""
+
+
+def batchable(model: Any) -> bool:
+    """Whether the model's own code takes a batched cache: its offsets and masks are arrays by row.
+
+    Only trying tells: `gpt_bigcode` counts positions in NumPy and fails; `gemma2` lays the mask's
+    rows along its heads, which fails, or gives wrong tokens if there are as many of both. Graphs of
+    one token are built and not evaluated; it takes a few milliseconds, so ask once a model.
+    """
+    import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
+
+    caches: list[list[Any]] = [make_prompt_cache(model) for _ in range(2)]
+    if not all(map(mergeable, caches)):
+        return False
+    try:
+        for length, cache in enumerate(caches, 1):
+            run_lazily(model, cache, (length,))
+        batched = merge([*caches[:1] * (_PROBE_ROWS - 1), caches[1]])
+        logits = model(mx.zeros((_PROBE_ROWS, 1), dtype=mx.uint32), cache=batched)
+    except Exception:  # noqa: BLE001 - a model's code may raise anything
+        return False
+    return bool(logits.shape[:2] == (_PROBE_ROWS, 1))
 
 
 def merge(caches: list[list[Any]]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 Rules it keeps:
 - memory is asked for before it is allocated, from estimates: a model's weights by its files, a
-  request's KV by its prompt and `maxTokens`;
+  request's KV by its prompt and `maxTokens`; a model that is being loaded counts in full;
 - room is made in this order: MLX's pool of freed buffers, the prefix cache, idle models;
 - what can never fit is refused with `outOfMemory` and the figures, and nothing is given up for it;
   what does not fit now waits.
@@ -46,6 +46,7 @@ class Ledger:
         models: ModelCache,
         used: Iterable[Resident],
         awaited: Iterable[str],
+        promised: int = 0,
     ) -> bool:
         """Set bytes aside for a request's KV.
 
@@ -53,6 +54,7 @@ class Ledger:
             needed: the estimate.
             used: the resident models that the request runs on.
             awaited: ids of models that older requests wait for.
+            promised: bytes of weights that an older request waits for room for.
 
         Returns:
             False when it has to wait until others end.
@@ -61,7 +63,8 @@ class Ledger:
             EngineError: `outOfMemory` when it could not run even alone.
         """
         own = {resident.card.id: resident for resident in used}
-        staying = own | {r.card.id: r for r in models.snapshot() if r.pinned}
+        pinned = {r.card.id: r for r in models.snapshot() if r.pinned}
+        staying = own | pinned
         weights = sum(resident.weights.bytes for resident in staying.values())
         limit = self.limit
         if needed + weights > limit:
@@ -73,16 +76,24 @@ class Ledger:
                 limitBytes=limit,
                 weightsBytes=weights,
             )
+        if promised:
+            firm = sum(resident.weights.bytes for resident in pinned.values())
+            if firm + promised + self.reserved_bytes + needed > limit:
+                return False
         shortage = models.weight_bytes + self.reserved_bytes + needed - limit
         if shortage > 0 and not models.free(shortage, {*own, *awaited}):
             return False
-        self._reserved[owner] = needed
-        self.reserved_bytes += needed
+        self.claim(owner, needed)
         self.reclaim(models.weight_bytes)
         return True
 
+    def claim(self, owner: Hashable, needed: int) -> None:
+        """Set bytes aside that there is room for: KV, or weights that are being loaded."""
+        self._reserved[owner] = needed
+        self.reserved_bytes += needed
+
     def release(self, owner: Hashable) -> None:
-        """A request's KV is given back (or is now the prefix cache's)."""
+        """What was set aside is given back, or counts elsewhere now; nothing if nothing was."""
         self.reserved_bytes -= self._reserved.pop(owner, 0)
 
     def reclaim(self, weights: int, coming: int = 0) -> None:
@@ -102,4 +113,20 @@ class Ledger:
         over = firm + self.prefixes.bytes - limit
         if over > 0:
             self.prefixes.evict(over)
+            mx.clear_cache()
+
+    def spare(self, weights: int) -> int:
+        """Bytes that nobody has set aside; prefixes and the pool would give way.
+
+        Args:
+            weights: bytes of resident weights.
+        """
+        return max(0, self.limit - weights - self.reserved_bytes)
+
+    def relieve(self) -> None:
+        """Give up the pool where it does not fit beside what is in use."""
+        import mlx.core as mx
+
+        pool = mx.get_cache_memory()
+        if pool and mx.get_active_memory() + pool > self.limit:
             mx.clear_cache()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Final
 
 from mlx_stdio.log import Log
@@ -28,6 +29,8 @@ class Ending:
         self._writer = writer
         self._log = log
         self._once = threading.Lock()
+        self.last: Callable[[], None] = lambda: None
+        """Done when all replies are written, unless the host is gone; bounded in time."""
 
     def leave(self, code: int, reason: str) -> None:
         """Flush what a host still reads, at most a second, and exit."""
@@ -48,6 +51,8 @@ class Ending:
 
     def _exit(self, code: int, reason: str) -> None:
         self._once.acquire()  # never released: a second caller waits for the end
+        if code != EXIT_ENGINE_FAULT:
+            self.last()
         self._log.info("exit", code=code, reason=reason)
         os._exit(code)
 

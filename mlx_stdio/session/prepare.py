@@ -157,7 +157,9 @@ def prompt_of(params: Generation, text: TextModel) -> Prompt:
     if isinstance(params, ChatParams):
         # In every template, a message ends with one of the tokens that end a text.
         borders = [at + 1 for at, token in enumerate(tokens) if token in text.eos_ids]
-    return Prompt(tokens, stream, stops, tuple(borders[-_MOST_BORDERS:]))
+    # The first is that of a system prompt, which other conversations share.
+    kept = borders[:1] + borders[1:][-_MOST_BORDERS:]
+    return Prompt(tokens, stream, stops, tuple(kept))
 
 
 def _tokens(params: Generation, text: TextModel) -> tuple[list[int], str, frozenset[int]]:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from mlx_stdio.session.methods import Methods
     from mlx_stdio.session.request import Respond
 
+_SAVE_SECONDS = 1.0
+"""How long the end may be delayed by writing prefixes that are not on the disk yet."""
+
 
 class Session:
     """One host's conversation with one engine."""
@@ -59,7 +62,7 @@ class Session:
         """The methods that need the engine; imported when the first of them is called."""
         from mlx_stdio.session.methods import Methods
 
-        return Methods(
+        methods = Methods(
             self._settings,
             self._writer,
             self._log,
@@ -68,6 +71,9 @@ class Session:
             on_idle=self._on_idle,
             on_fatal=self.fatal,
         )
+        if self._settings.prompt_cache_dir is not None:
+            self._ending.last = lambda: methods.engine.stop(_SAVE_SECONDS)
+        return methods
 
     def feed(self, data: bytes) -> None:
         """Handle bytes from stdin as they came."""
