@@ -39,13 +39,20 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def disagreement(host: Host) -> float:
-    """How far what is reported is from what MLX says, relatively; the middle of some looks."""
+def disagreement(host: Host, *, recurrent: bool = False) -> float:
+    """How far what is reported is from what MLX says, relatively; the middle of some looks.
+
+    Args:
+        recurrent: a step under way writes the new state beside the old one, so there may be as
+            much again of it.
+    """
     looks = []
     for _ in range(9):
         figures = memory(host)
         told = figures["weightsBytes"] + figures["kvBytes"] + figures["prefixCacheBytes"]
-        looks.append(abs(told - figures["activeBytes"]) / max(1, figures["activeBytes"]))
+        active = figures["activeBytes"]
+        most = told + figures["kvBytes"] * recurrent
+        looks.append(max(told - active, active - most, 0) / max(1, active))
     return statistics.median(looks)
 
 
@@ -64,10 +71,11 @@ def test_the_figures_agree_with_mlx(wide: Path, architecture: str) -> None:
         ids = [host.start("generate", prompt=prompt(400, n), **ask) for n in range(6)]
         wait_until(lambda: all(told(host, "stream/delta", one) for one in ids))
         assert memory(host)["kvBytes"] > 0
-        assert disagreement(host) < 0.05  # while rows are decoded together
+        recurrent = architecture in ("mamba2", "qwen3_next")
+        assert disagreement(host, recurrent=recurrent) < 0.05  # while rows are decoded together
         again = [host.start("generate", prompt=prompt(400, n), **ask) for n in range(3)]
         wait_until(lambda: all(told(host, "stream/delta", one) for one in again))
-        assert disagreement(host) < 0.05  # while some go on from prefixes
+        assert disagreement(host, recurrent=recurrent) < 0.05  # while some go on from prefixes
         for request_id in ids + again:
             host.cancel(request_id)
         for request_id in ids + again:

@@ -2,7 +2,7 @@
 
 Rules:
 - by priority, then the shortest rest first, so that a short prompt does not wait for a long one;
-- one that was passed over eight times is next, so that a long one ends too;
+- one that later ones were preferred to eight times is next, so that a long one ends too;
 - what is read in one step takes no longer than `pace.py` allows.
 """
 
@@ -84,5 +84,9 @@ class Prompts:
         for reading in self.readings:
             if reading is chosen:
                 reading.passed = 0
-            elif reading.row.job.rank == chosen.row.job.rank:
+            elif reading.row.job.rank == chosen.row.job.rank and _came_later(chosen, reading):
                 reading.passed += 1
+
+
+def _came_later(chosen: Reading, reading: Reading) -> bool:
+    return chosen.row.job.arrived > reading.row.job.arrived

@@ -86,6 +86,7 @@ class Reading:
         if end > begin:
             chunk = mx.array(self._tokens[begin:end], dtype=mx.uint32)
             resident.weights.model(chunk[None], cache=cache)
+            layers.own_states(cache)
             mx.eval(layers.arrays(cache))
             self._read = end
         if end in self._checkpoints or end == self._end:

@@ -219,13 +219,13 @@ class Runner:
             kept = batch.leave(rows, keep)
         except Exception as error:  # noqa: BLE001 - the batch is unusable; its rows are not
             self._read_anew(batch, staying, error)
-        if not staying and batch in self.batches:
-            self.batches.remove(batch)
         for row, failure in ended:
             self._on_end(row, failure)
         # Only now, when what was set aside for the rows is free.
         for piece in kept:
             self._prefixes.put(piece.key, piece.tokens, piece.cache)
+        if not staying and batch in self.batches:
+            self.batches.remove(batch)
 
     def _disband(self, batch: Batch | Speculative, error: Exception) -> None:
         """A forward pass failed: one row ends with it, several go on alone from their tokens."""

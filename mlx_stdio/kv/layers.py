@@ -37,6 +37,7 @@ __all__ = [
     "merge",
     "mergeable",
     "nbytes",
+    "own_states",
     "select",
     "stays_trimmable",
     "trim",
@@ -130,17 +131,25 @@ def compact(cache: list[Any], *, exact: bool = False) -> list[Any]:
     Returns:
         the same cache; its arrays wait to be evaluated, and until then keep the old buffers.
     """
-    import mlx.core as mx
-
     for leaf in leaves(cache):
         if kind_of(leaf) in ("plain", "quantized", "rotating", "chunked", "concatenating"):
             _compact_leaf(leaf, exact=exact)
         elif type(leaf).__name__ == "BatchKVCache":
             _cut(leaf, leaf._idx, exact=exact)
-        elif kind_of(leaf) == "recurrent":
-            # A state may be a slice of what a whole chunk gave, and hold all of it.
-            leaf.cache = [state if state is None else mx.array(state) for state in leaf.cache]
+    own_states(cache)
     return cache
+
+
+def own_states(cache: list[Any]) -> None:
+    """Cut recurrent states loose from the pass that gave them, in place and lazily.
+
+    A state may be a slice of what a whole chunk gave, and would hold all of it.
+    """
+    import mlx.core as mx
+
+    for leaf in leaves(cache):
+        if kind_of(leaf) == "recurrent":
+            leaf.cache = [state if state is None else mx.array(state) for state in leaf.cache]
 
 
 def _compact_leaf(leaf: Any, *, exact: bool) -> None:
