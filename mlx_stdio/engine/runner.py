@@ -225,6 +225,8 @@ class Runner:
         for piece in kept:
             self._prefixes.put(piece.key, piece.tokens, piece.cache)
         if not staying and batch in self.batches:
+            # The batch's memory is free, and so counted, when the copies are made.
+            self._prefixes.settle()
             self.batches.remove(batch)
 
     def _disband(self, batch: Batch | Speculative, error: Exception) -> None:

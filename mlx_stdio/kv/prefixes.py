@@ -17,6 +17,8 @@ from mlx_stdio.kv import layers
 from mlx_stdio.kv.prefix import Hit, PrefixStore
 
 if TYPE_CHECKING:
+    import mlx.core as mx
+
     from mlx_stdio.kv.disk import DiskPrefixes, Writing
     from mlx_stdio.models.card import Card
 
@@ -48,6 +50,7 @@ class Prefixes:
         self._disk = disk
         self._model_keys: dict[str, str] = {}
         self._unsaved: dict[tuple[Key, tuple[int, ...]], None] = {}
+        self._started: list[mx.array] = []
         self._writing: Writing | None = None
         self._thread: threading.Thread | None = None
         self.hurried = False  # streams are running: no large file is to be read now
@@ -110,11 +113,19 @@ class Prefixes:
             return
         cache = layers.compact(cache)
         # Lazy arrays would hold the whole batch that they are taken from.
-        mx.async_eval(layers.arrays(cache))  # type: ignore[no-untyped-call]
+        self._started = layers.arrays(cache)
+        mx.async_eval(self._started)  # type: ignore[no-untyped-call]
         kept = self._store.put(key, tokens, cache)
         self.puts += 1
         if kept and key[0] in self._model_keys and len(tokens) >= _WORTH_A_FILE:
             self._unsaved[key, tuple(tokens)] = None
+
+    def settle(self) -> None:
+        """Wait until what was put last is copied out of the batch that it comes from."""
+        import mlx.core as mx
+
+        mx.eval(self._started)
+        self._started = []
 
     def save_one(self) -> bool:
         """Begin to write a new entry to the disk, or wait a moment for the one that is written.
@@ -147,6 +158,7 @@ class Prefixes:
 
     def evict(self, wanted: int) -> int:
         """Give up so many bytes, least recently used first; how many were freed."""
+        self._started = []
         return self._store.evict(wanted)
 
     def forget(self, model_id: str) -> None:
@@ -154,6 +166,7 @@ class Prefixes:
         end = time.monotonic() + _AT_UNLOAD
         while self.save_one() and time.monotonic() < end:
             pass
+        self._started = []
         self._store.drop(lambda key: key[0] == model_id)
         self._model_keys.pop(model_id, None)
 
