@@ -70,25 +70,32 @@ class _Segment:
 class Batch:
     """See the module. `launch` and `advance` alternate; rows join and leave between them."""
 
-    def __init__(self, row: Row, cache: list[Any]) -> None:
-        """Start with a row whose prompt is read but for its last token.
+    def __init__(self, rows: Sequence[Row], cache: list[Any], *, merged: bool = False) -> None:
+        """Start with rows whose prompts are read but for the last token.
+
+        Args:
+            rows: of one model; several if `cache` is merged from theirs.
 
         Raises:
-            Exception: what the row's sampler or the model raises; the row's own fault.
+            Exception: what a row's sampler or the model raises; the row's own fault if it is one.
         """
         import mlx.core as mx
 
-        self._places: list[Row | None] = [row]  # in the order of the cache
-        self._model = row.resident.weights.model
+        self._places: list[Row | None] = list(rows)  # in the order of the cache
+        self._model = rows[0].resident.weights.model
         self._cache = cache
-        self._merged = False
-        self.mergeable = not row.alone and layers.mergeable(cache)
-        history = row.history
-        row.fed = len(history) - 1
-        self._samplers = SamplerBatch([(row.job.sampling, len(row.drawn), history)])
-        draws = self._forward(mx.array(history[-1:], dtype=mx.uint32))
+        self._merged = merged
+        self.mergeable = merged or (not rows[0].alone and layers.mergeable(cache))
+        last = []
+        for row in rows:
+            row.fed = len(row.prompt.tokens) + len(row.drawn) - 1
+            last.append(row.drawn[-1] if row.drawn else row.prompt.tokens[-1])
+        self._samplers = SamplerBatch(
+            [(row.job.sampling, len(row.drawn), row.history) for row in rows]
+        )
+        draws = self._forward(mx.array(last, dtype=mx.uint32))
         mx.async_eval(draws.arrays())  # type: ignore[no-untyped-call]
-        self._current = [_Segment(draws, [0], [row])]
+        self._current = [_Segment(draws, list(range(len(rows))), list(rows))]
         self._next: Draws | None = None
 
     @property
@@ -159,14 +166,18 @@ class Batch:
         mx.eval([array for segment in self._current for array in segment.draws.arrays()])
 
     def join(self, others: Sequence[Batch]) -> None:
-        """Take over the rows of batches of one row each."""
-        caches = [other._cache for other in others]
-        if self._merged:
-            self._cache = layers.extend(self._cache, layers.merge(caches))
-        else:
-            self._cache = layers.merge([self._cache, *caches])
+        """Take over the rows of other batches."""
+        plain = [other for other in others if not other._merged]
+        merged = [other for other in others if other._merged]
+        if not self._merged:
+            self._cache = layers.merge([self._cache, *(other._cache for other in plain)])
             self._merged = True
-        for other in others:
+        elif plain:
+            cache = layers.merge([other._cache for other in plain])
+            self._cache = layers.extend(self._cache, cache)
+        for other in merged:
+            self._cache = layers.extend(self._cache, other._cache)
+        for other in [*plain, *merged]:
             self._places += other._places
             self._current += other._current
             self._samplers.join(other._samplers)

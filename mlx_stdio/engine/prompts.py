@@ -3,26 +3,37 @@
 Rules:
 - by priority, then the shortest rest first, so that a short prompt does not wait for a long one;
 - one that later ones were preferred to eight times is next, so that a long one ends too;
+- short prompts that fit into one chunk together are read in one pass, padded, unless one could find
+  in the prefix cache what another reads;
 - what is read in one step takes no longer than `pace.py` allows.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mlx_stdio.engine.pace import Pace
 from mlx_stdio.engine.reading import Reading
+from mlx_stdio.engine.sampling import SamplerBatch
+from mlx_stdio.kv import layers
 
 _PASSED_OVER = 8
+_PADDING = 16
+"""A prompt is read with others that are at most twice as long and so many tokens more."""
 
 
 class Prompts:
     """See the module. Any thread may look at `readings`."""
 
-    def __init__(self, pace: Pace) -> None:
+    def __init__(self, pace: Pace, can_batch: Callable[[], bool]) -> None:
+        """Args:
+        can_batch: whether the model's code takes several prompts in one pass.
+        """
         self.readings: list[Reading] = []
         self._pace = pace
+        self._can_batch = can_batch
 
     def __len__(self) -> int:
         return len(self.readings)
@@ -40,6 +51,7 @@ class Prompts:
         *,
         beside_streams: bool,
         on_done: Callable[[Reading], None],
+        on_together: Callable[[Sequence[Reading], list[Any]], None],
         on_failed: Callable[[Reading, Exception], None],
     ) -> None:
         """Read as much as one step allows.
@@ -47,6 +59,7 @@ class Prompts:
         Args:
             beside_streams: whether any row decodes, of this or of another model.
             on_done: a prompt is read; what this raises is the prompt's own failure.
+            on_together: several are read, into one batched cache.
             on_failed: a prompt cannot be read.
         """
         now = time.monotonic()
@@ -61,10 +74,14 @@ class Prompts:
             self._pass_over(chosen)
             count = 0
             try:
-                count = chosen.read(size)
-                if chosen.done:
-                    self.readings.remove(chosen)
-                    on_done(chosen)
+                chosen.open()
+                if others := self._companions(chosen, size, on_failed):
+                    count = self._read_together([chosen, *others], on_together)
+                else:
+                    count = chosen.read(size)
+                    if chosen.done:
+                        self.readings.remove(chosen)
+                        on_done(chosen)
             except Exception as error:  # noqa: BLE001 - a model's code may raise anything
                 if chosen in self.readings:
                     self.readings.remove(chosen)
@@ -73,12 +90,72 @@ class Prompts:
             if count:
                 self._pace.chunk_read(count, now - was)
 
-    def _next(self) -> Reading:
-        def order(reading: Reading) -> tuple[float, ...]:
-            starving = -reading.passed if reading.passed >= _PASSED_OVER else 0
-            return (reading.row.job.rank, starving, reading.left, reading.row.job.arrived)
+    def _companions(
+        self, chosen: Reading, size: int, on_failed: Callable[[Reading, Exception], None]
+    ) -> list[Reading]:
+        """Other prompts that can be read whole, in one pass with this one."""
+        least = (chosen.left - _PADDING) // 2
+        if len(self.readings) < 2 or not chosen.fresh or 2 * chosen.left > size:
+            return []
+        if not self._can_batch():
+            return []
+        group = [chosen]
+        longest = chosen.left
+        for reading in sorted(self.readings, key=_order):
+            if reading is chosen or reading.row.job.rank != chosen.row.job.rank:
+                continue
+            longest_now = max(longest, reading.left)
+            if not least <= reading.left <= 2 * chosen.left + _PADDING:
+                continue
+            if (len(group) + 1) * longest_now > size:
+                break
+            try:
+                reading.open()
+                # A sampler that cannot be made is to fail here, where it is known whose it is.
+                job = reading.row.job
+                SamplerBatch([(job.sampling, len(reading.row.drawn), reading.row.history)])
+            except Exception as error:  # noqa: BLE001
+                self.readings.remove(reading)
+                on_failed(reading, error)
+                continue
+            if reading.fresh and not any(other.shares(reading) for other in group):
+                group.append(reading)
+                longest = longest_now
+        return group[1:]
 
-        return min(self.readings, key=order)
+    def _read_together(
+        self,
+        group: list[Reading],
+        on_together: Callable[[Sequence[Reading], list[Any]], None],
+    ) -> int:
+        """Read whole prompts in one pass; how many tokens that was, with the padding.
+
+        If it fails, nobody knows because of whom: each is read by itself then.
+        """
+        import mlx.core as mx
+
+        model = group[0].row.resident.weights.model
+        chunks = [reading.rest for reading in group]
+        try:
+            job = group[0].row.job
+            SamplerBatch([(job.sampling, len(group[0].row.drawn), group[0].row.history)])
+            cache = layers.merge([reading.caches[0] for reading in group])
+            layers.fill(cache, chunks, lambda tokens: model(tokens, cache=cache))
+            layers.own_states(cache)
+            mx.eval(layers.arrays(cache))
+            for at, reading in enumerate(group):
+                reading.was_read(lambda at=at: layers.extract(cache, at))  # type: ignore[misc]
+            on_together(group, cache)
+        except Exception:  # noqa: BLE001 - a model's code may raise anything
+            for reading in group:
+                reading.start_over()
+            return 0
+        for reading in group:
+            self.readings.remove(reading)
+        return len(group) * max(map(len, chunks))
+
+    def _next(self) -> Reading:
+        return min(self.readings, key=_order)
 
     def _pass_over(self, chosen: Reading) -> None:
         for reading in self.readings:
@@ -86,6 +163,12 @@ class Prompts:
                 reading.passed = 0
             elif reading.row.job.rank == chosen.row.job.rank and _came_later(chosen, reading):
                 reading.passed += 1
+
+
+def _order(reading: Reading) -> tuple[float, ...]:
+    job = reading.row.job
+    starving = -reading.passed if reading.passed >= _PASSED_OVER else 0
+    return (job.rank, starving, reading.left, job.arrived)
 
 
 def _came_later(chosen: Reading, reading: Reading) -> bool:

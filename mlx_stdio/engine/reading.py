@@ -8,6 +8,7 @@ first reads it and the others find it.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.engine.row import Row
@@ -126,6 +127,54 @@ class Reading:
             self.row.cached += hit.length - self._read
         self.caches[self._stage] = hit.cache
         self._read = self._kept = hit.length
+
+    def open(self) -> None:
+        """Look at what the prefix cache has, before the first chunk."""
+        if len(self.caches) == self._stage:
+            self._open()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it can be read in one pass with others: nothing is read, nothing is special."""
+        return (
+            self._stage == 0
+            and self._read == 0
+            and len(self._stages) == 1
+            and not self.row.alone
+            and not self._checkpoints
+            and self._end > 0
+            and len(self.caches) == 1
+            and layers.mergeable(self.caches[0])
+        )
+
+    @property
+    def rest(self) -> list[int]:
+        """The tokens still to be read."""
+        return self._tokens[self._read : self._end]
+
+    def shares(self, other: Reading) -> bool:
+        """Whether both begin alike, so that one may find what the other has read."""
+        if self._prefixes is None or other._prefixes is None:
+            return False
+        return self._tokens[:_WORTH_KEEPING] == other._tokens[:_WORTH_KEEPING]
+
+    def was_read(self, cache: Callable[[], list[Any]]) -> None:
+        """All of it was read in a pass with others.
+
+        Args:
+            cache: gives its own, if it is wanted.
+        """
+        self._read = self._end
+        self.caches = []
+        if self._prefixes is not None and self._end >= _WORTH_KEEPING:
+            self._prefixes.put(self._stages[0][1], self._tokens[: self._end], cache())
+        self._stage = 1
+
+    def start_over(self) -> None:
+        """A pass with others has failed: it is read from its beginning, by itself."""
+        self.row.alone = True
+        self.caches = []
+        self._stage = self._read = 0
 
     def abandon(self) -> None:
         """The request is gone; what was read of it is kept for the next one like it."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.engine.batch import Batch, Ended, Kept
 from mlx_stdio.engine.pace import Pace
@@ -53,7 +53,7 @@ class Runner:
         """
         self.resident = resident
         self.pace = Pace(prefill_step)
-        self.prompts = Prompts(self.pace)
+        self.prompts = Prompts(self.pace, self._can_batch)
         self.batches: list[Batch | Speculative] = []
         self.parked: list[Batch | Speculative | Reading] = []
         self._prefixes = prefixes
@@ -142,8 +142,17 @@ class Runner:
         if decoded and not self.prompts:
             self.pace.stepped(after - began)
         self.prompts.read(
-            beside_streams=beside_streams, on_done=self._begin, on_failed=self._unreadable
+            beside_streams=beside_streams,
+            on_done=self._begin,
+            on_together=self._begin_together,
+            on_failed=self._unreadable,
         )
+
+    def _can_batch(self) -> bool:
+        """Whether the model's code takes batches; found out when it is first needed."""
+        if self._batchable is None:
+            self._batchable = layers.batchable(self.resident.weights.model)
+        return self._batchable
 
     def _decode(self) -> bool:
         self._gather()
@@ -165,36 +174,34 @@ class Runner:
         return bool(decoding)
 
     def _gather(self) -> None:
-        """Merge what can be merged: single rows into the batch of their kind."""
+        """Merge what can be merged."""
         batches = [b for b in self.batches if isinstance(b, Batch) and b.mergeable]
         if len(batches) < 2:
             return
-        if self._batchable is None:
-            # Found out when it is first needed: most hosts' requests come one by one.
-            self._batchable = layers.batchable(self.resident.weights.model)
-        if not self._batchable:
+        if not self._can_batch():
             return
         per_token = self.resident.weights.geometry.per_token
         spare = self._spare_bytes()
-        groups: dict[Batch, list[Batch]] = {b: [] for b in batches if len(b.rows) > 1}
-        for single in [b for b in batches if len(b.rows) == 1]:
+        # The largest one takes the others in.
+        batches.sort(key=lambda batch: -len(batch.rows))
+        groups: dict[Batch, list[Batch]] = {}
+        for batch in batches:
             for group, joining in groups.items():
-                if _fits(
-                    [*group.rows, *(b.rows[0] for b in joining), *single.rows], per_token, spare
-                ):
-                    joining.append(single)
+                together = [row for b in (group, *joining, batch) for row in b.rows]
+                if _fits(together, per_token, spare):
+                    joining.append(batch)
                     break
             else:
-                groups[single] = []
+                groups[batch] = []
         for group, joining in groups.items():
             if not joining:
                 continue
-            for single in joining:
-                self.batches.remove(single)
+            for batch in joining:
+                self.batches.remove(batch)
             try:
                 group.join(joining)
             except Exception as error:  # noqa: BLE001 - its rows are read anew, one by one
-                rows = dict.fromkeys([*group.rows, *(b.rows[0] for b in joining)])
+                rows = dict.fromkeys(row for b in (group, *joining) for row in b.rows)
                 self._read_anew(group, list(rows), error)
 
     def _begin(self, reading: Reading) -> None:
@@ -203,7 +210,13 @@ class Runner:
         if row.job.draft is not None:
             self.batches.append(Speculative(row, reading.caches))
         else:
-            self.batches.append(Batch(row, reading.caches[0]))
+            self.batches.append(Batch([row], reading.caches[0]))
+
+    def _begin_together(self, readings: Sequence[Reading], cache: list[Any]) -> None:
+        rows = [reading.row for reading in readings]
+        for row in rows:
+            row.prompt_read()
+        self.batches.append(Batch(rows, cache, merged=True))
 
     def _unreadable(self, reading: Reading, error: Exception) -> None:
         self._on_end(reading.row, error)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mlx_stdio.kv.geometry import Geometry
 from mlx_stdio.kv.kinds import arrays_of, kind_of, leaves
 from mlx_stdio.kv.making import KEEP, make
-from mlx_stdio.kv.rows import batchable, extend, extract, merge, mergeable, select
+from mlx_stdio.kv.rows import batchable, extend, extract, fill, merge, mergeable, select
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -32,6 +32,7 @@ __all__ = [
     "copy",
     "extend",
     "extract",
+    "fill",
     "length",
     "make",
     "merge",

@@ -9,10 +9,14 @@ Sources: `mlx_lm.models.cache`, `mlx_lm.generate.GenerationBatch`.
 from __future__ import annotations
 
 import copy as _copy
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.kv.geometry import run_lazily
 from mlx_stdio.kv.kinds import kind_of, leaves, map_leaves, zip_leaves
+
+if TYPE_CHECKING:
+    import mlx.core as mx
 
 
 def mergeable(cache: list[Any]) -> bool:
@@ -58,6 +62,31 @@ def batchable(model: Any) -> bool:
     except Exception:  # noqa: BLE001 - a model's code may raise anything
         return False
     return bool(logits.shape[:2] == (_PROBE_ROWS, 1))
+
+
+def fill(batched: list[Any], chunks: list[list[int]], read: Callable[[mx.array], Any]) -> None:
+    """Read a chunk for each row of a batched cache in one pass; the chunks may differ in length.
+
+    They are padded on the right, so that no position attends to nothing, and the cache is rolled
+    afterwards, so that its rows are padded on the left as everywhere (`prepare`, `finalize`).
+
+    Args:
+        batched: its rows are as many as the chunks.
+        read: is given the tokens `[B, length]`, and has the model read them.
+    """
+    import mlx.core as mx
+
+    lengths = [len(chunk) for chunk in chunks]
+    longest = max(lengths)
+    padding = [longest - length for length in lengths]
+    padded = any(padding)
+    if padded:
+        for layer in batched:
+            layer.prepare(lengths=lengths, right_padding=padding)
+    read(mx.array([chunk + [0] * (longest - len(chunk)) for chunk in chunks], dtype=mx.uint32))
+    if padded:
+        for layer in batched:
+            layer.finalize()
 
 
 def merge(caches: list[list[Any]]) -> list[Any]:
