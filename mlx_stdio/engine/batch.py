@@ -221,6 +221,10 @@ class Batch:
             segment.places, segment.rows = [at for at, _ in some], [row for _, row in some]
         self._current = [segment for segment in self._current if segment.rows]
 
+    def copy_of(self, row: Row) -> list[Any]:
+        """A copy of one row's cache, lazy."""
+        return self._extract(row) if self._merged else layers.copy(self._cache)
+
     def split(self, row: Row) -> Batch:
         """Take one row out as a batch of its own, to go on later."""
         if len(self.rows) == 1:

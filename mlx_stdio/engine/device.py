@@ -58,6 +58,13 @@ def open_device(blas: str) -> DeviceFacts:
     )
 
 
+def on_gpu() -> bool:
+    """Whether models run on a GPU; MLX is imported by then."""
+    import mlx.core as mx
+
+    return bool(mx.default_device() == mx.gpu)
+
+
 def ram() -> int:
     """Bytes of memory that this process may use: the machine's, or the container's if less."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -15,8 +15,7 @@ _ALONE = 0.1
 """Seconds that are read at once when nobody streams: until a newcomer's turn comes."""
 
 _FIRST = 16
-_FIRST_ALONE = 128
-"""Lengths of the first chunks, when nothing is known of the model's speed."""
+"""Length of the first chunk beside streams, when nothing is known of the model's speed."""
 
 _SUPERLINEAR = 1.25
 """A chunk of twice the length takes at most twice the time and so much: attention's share."""
@@ -32,13 +31,16 @@ would make the pause no shorter, only the prompt endless."""
 class Pace:
     """One model's speed, learnt as it runs: what chunks of 1, 2, 4, 8, … tokens take."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, first_alone: int = 128) -> None:
         """Args:
         most: tokens of a prompt that are read at once at most (`--prefill-step`).
+        first_alone: what is tried first where nobody streams; a GPU takes more.
         """
         self._most = most
         self._latest: dict[int, deque[float]] = {}
         self._age: dict[int, int] = {}
+        self._tried: set[int] = set()
+        self._first_alone = first_alone
         self._steps: deque[float] = deque(maxlen=8)
 
     @property
@@ -59,6 +61,9 @@ class Pace:
         size = 1 << (tokens - 1).bit_length()
         if tokens < 0.75 * size:
             return  # neither this size nor the one below
+        if size not in self._tried:
+            self._tried.add(size)
+            return  # kernels were made for it, which happens once
         self._latest.setdefault(size, deque(maxlen=3)).append(seconds)
         self._age[size] = 0
         for other in [other for other in self._latest if other != size]:
@@ -114,7 +119,7 @@ class Pace:
 
     def chunk(self, seconds: float, *, beside_streams: bool) -> int:
         """How many tokens to read in that time; at least one."""
-        size = _FIRST if beside_streams else _FIRST_ALONE
+        size = _FIRST if beside_streams else self._first_alone
         if self._latest:
             seconds = max(seconds, _FIXED * self._fixed())
             largest = 2 * max(self._latest)

@@ -48,6 +48,7 @@ class Reading:
         self._asked = 0  # what had been put into the prefix cache by then
         self._checkpoints: list[int] = []
         self._told = 0.0
+        self._lends = False
 
     @property
     def done(self) -> bool:
@@ -90,7 +91,7 @@ class Reading:
             layers.own_states(cache)
             mx.eval(layers.arrays(cache))
             self._read = end
-        if end in self._checkpoints or end == self._end:
+        if end in self._checkpoints or (end == self._end and not self.lends):
             self._keep()
         if self._stage == 0:
             self._tell()
@@ -107,6 +108,8 @@ class Reading:
         cache = layers.make(resident.weights.model, *sizes)
         self.caches.append(cache)
         self._kept = 0
+        longest = self._end + self.row.left + 1
+        self._lends = len(self._stages) == 1 and layers.stays_trimmable(cache, longest)
         self._checkpoints = []
         if self._prefixes is not None and not layers.stays_trimmable(cache, self._end):
             self._checkpoints = [at for at in self.row.prompt.borders if at < self._end]
@@ -127,6 +130,15 @@ class Reading:
             self.row.cached += hit.length - self._read
         self.caches[self._stage] = hit.cache
         self._read = self._kept = hit.length
+
+    @property
+    def lends(self) -> bool:
+        """Whether the row's own cache can serve as a prefix while it decodes.
+
+        If it can, no copy is kept at the end of the prompt: that would be one more for each
+        request, and most are never asked for.
+        """
+        return self._lends and self._prefixes is not None
 
     def open(self) -> None:
         """Look at what the prefix cache has, before the first chunk."""
@@ -166,7 +178,7 @@ class Reading:
         """
         self._read = self._end
         self.caches = []
-        if self._prefixes is not None and self._end >= _WORTH_KEEPING:
+        if self._prefixes is not None and not self.lends and self._end >= _WORTH_KEEPING:
             self._prefixes.put(self._stages[0][1], self._tokens[: self._end], cache())
         self._stage = 1
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.engine.batch import Batch, Ended, Kept
+from mlx_stdio.engine.device import on_gpu
 from mlx_stdio.engine.pace import Pace
 from mlx_stdio.engine.prompts import Prompts
 from mlx_stdio.engine.reading import Reading
@@ -24,6 +25,9 @@ from mlx_stdio.log import Log
 if TYPE_CHECKING:
     from mlx_stdio.kv.prefixes import Prefixes
     from mlx_stdio.models.residency import Resident
+
+_FIRST_ON_CPU, _FIRST_ON_GPU = 128, 512
+"""Tokens of a model's very first chunk."""
 
 _PADDING = 256 * 2**20
 """Bytes of padding that a batch may always have; beyond, it may have as much as it has of KV."""
@@ -52,7 +56,7 @@ class Runner:
         on_end: a row is over, and what it failed with; its sink was told unless it failed.
         """
         self.resident = resident
-        self.pace = Pace(prefill_step)
+        self.pace = Pace(prefill_step, _FIRST_ON_GPU if on_gpu() else _FIRST_ON_CPU)
         self.prompts = Prompts(self.pace, self._can_batch)
         self.batches: list[Batch | Speculative] = []
         self.parked: list[Batch | Speculative | Reading] = []
@@ -126,7 +130,7 @@ class Runner:
         for reading in [r for r in self.prompts.readings if r.row.job.sink.closed]:
             self.prompts.remove(reading)
             reading.abandon()
-            self._on_end(reading.row, None)
+            self._finish(reading.row, None)
         for batch in list(self.batches):
             self._retire(batch, [(row, None) for row in batch.rows if row.job.sink.closed])
 
@@ -211,15 +215,36 @@ class Runner:
             self.batches.append(Speculative(row, reading.caches))
         else:
             self.batches.append(Batch([row], reading.caches[0]))
+            self._lend(reading)
 
     def _begin_together(self, readings: Sequence[Reading], cache: list[Any]) -> None:
         rows = [reading.row for reading in readings]
         for row in rows:
             row.prompt_read()
         self.batches.append(Batch(rows, cache, merged=True))
+        for reading in readings:
+            self._lend(reading)
+
+    def _lend(self, reading: Reading) -> None:
+        """While the row decodes, others find its prompt in its own cache."""
+        if not reading.lends:
+            return
+        row = reading.row
+
+        def give() -> tuple[list[Any], int] | None:
+            for batch in self.batches:
+                if isinstance(batch, Batch) and row in batch.rows:
+                    return batch.copy_of(row), row.fed
+            return None
+
+        self._prefixes.lend(row, row.cache_key, row.history[: row.fed], give)
+
+    def _finish(self, row: Row, error: Exception | None) -> None:
+        self._prefixes.take_back(row)
+        self._on_end(row, error)
 
     def _unreadable(self, reading: Reading, error: Exception) -> None:
-        self._on_end(reading.row, error)
+        self._finish(reading.row, error)
 
     def _retire(self, batch: Batch | Speculative, ended: list[Ended]) -> None:
         if not ended:
@@ -233,7 +258,7 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - the batch is unusable; its rows are not
             self._read_anew(batch, staying, error)
         for row, failure in ended:
-            self._on_end(row, failure)
+            self._finish(row, failure)
         # Only now, when what was set aside for the rows is free.
         for piece in kept:
             self._prefixes.put(piece.key, piece.tokens, piece.cache)
@@ -246,7 +271,7 @@ class Runner:
         """A forward pass failed: one row ends with it, several go on alone from their tokens."""
         if len(batch.rows) == 1:
             self.batches.remove(batch)
-            self._on_end(batch.rows[0], error)
+            self._finish(batch.rows[0], error)
         else:
             self._read_anew(batch, batch.rows, error)
 
@@ -258,6 +283,7 @@ class Runner:
         if self._broken >= _BROKEN_BATCHES:
             self._batchable = False
         for row in rows:
+            self._prefixes.take_back(row)
             row.alone = True
             self.add(row)
 

@@ -35,6 +35,10 @@ from mlx_stdio.models.ledger import Ledger
 from mlx_stdio.models.residency import ModelCache, Resident, weight_estimate
 from mlx_stdio.settings import Settings
 
+_KEEP_POOL = 1.0
+"""Seconds without work after which MLX's pool is given back: the next request may come at once,
+and a GPU's driver takes its time to hand out memory."""
+
 
 class Scheduler:
     """The queue, the load in progress and the models at work."""
@@ -56,6 +60,7 @@ class Scheduler:
         self._loading: Loading | None = None
         self._runners: dict[str, Runner] = {}
         self._turns = Turns()
+        self._idle_since: float | None = None
         self._changed = False  # something that may let a waiting job start
         self._unready: list[tuple[Job, int]] = []
 
@@ -101,15 +106,30 @@ class Scheduler:
         return busy or self._prefixes.save_one()
 
     def idle_deadline(self) -> float | None:
-        """Unload what is idle; when to look again (`time.monotonic`)."""
-        deadlines = [resident.idle_deadline for resident in self._cache.snapshot()]
-        soonest = min((at for at in deadlines if at is not None), default=None)
+        """Unload what is idle, give the pool back; when to look again (`time.monotonic`)."""
         now = time.monotonic()
+        pool = self._pool_deadline(now)
+        deadlines = [pool, *(resident.idle_deadline for resident in self._cache.snapshot())]
+        soonest = min((at for at in deadlines if at is not None), default=None)
         if soonest is None or soonest > now:
             return soonest
         self._changed = True
         awaited = {model_id for job in self._waiting for model_id in _models_of(job)}
-        return self._cache.evict_idle(now, awaited)
+        unload = self._cache.evict_idle(now, awaited)
+        return min((at for at in (pool, unload) if at is not None), default=None)
+
+    def _pool_deadline(self, now: float) -> float | None:
+        """Give MLX's pool back if nothing has run for a while; else when that will be."""
+        if self._idle_since is None or self.running:
+            return None
+        deadline = self._idle_since + _KEEP_POOL
+        if deadline > now:
+            return deadline
+        import mlx.core as mx
+
+        mx.clear_cache()
+        self._idle_since = None
+        return None
 
     def close(self) -> None:
         """The engine leaves: write what is not on the disk yet."""
@@ -362,9 +382,7 @@ class Scheduler:
                 used.users -= 1
                 self._cache.touch(used)
         if not self.running:
-            import mlx.core as mx
-
-            mx.clear_cache()
+            self._idle_since = time.monotonic()
 
 
 @dataclass(slots=True)

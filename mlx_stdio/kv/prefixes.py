@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.kv import layers
 from mlx_stdio.kv.prefix import Hit, PrefixStore
+from mlx_stdio.kv.tokens import longest, pack
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -22,8 +24,14 @@ if TYPE_CHECKING:
     from mlx_stdio.kv.disk import DiskPrefixes, Writing
     from mlx_stdio.models.card import Card
 
+Give = Callable[[], tuple[list[Any], int] | None]
+"""Gives a copy of a running row's cache and how many tokens it has seen; None if it has none."""
+
 Key = tuple[str, int | None, int | None]
 """Model id, `kvBits`, `maxKvSize`: KV can be shared within one key."""
+
+_WORTH_A_COPY = 63
+"""Tokens; a row's cache is copied for more than so many beyond what is at hand."""
 
 _WORTH_A_FILE = 64
 """Tokens; a shorter prefix is read anew sooner than from a file."""
@@ -36,6 +44,18 @@ _WAIT = 0.005
 
 _AT_UNLOAD = 0.05
 """Seconds that are spent on writing when a model is unloaded: other models may have streams."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loan:
+    """A running row whose KV others may use."""
+
+    key: Key
+    tokens: bytes
+    give: Give
+
+    def trimmable(self) -> bool:
+        return True
 
 
 class Prefixes:
@@ -53,6 +73,7 @@ class Prefixes:
         self._started: list[mx.array] = []
         self._writing: Writing | None = None
         self._thread: threading.Thread | None = None
+        self._loans: dict[Hashable, _Loan] = {}
         self.hurried = False  # streams are running: no large file is to be read now
         self.puts = 0  # how many entries were put: whoever found nothing may ask again
 
@@ -86,6 +107,8 @@ class Prefixes:
         if _slid(key, tokens):
             return None
         hit = self._store.find(key, tokens, most, better_than)
+        if self._loans:
+            hit = self._borrow(key, tokens, most, hit.length if hit else better_than) or hit
         model_key = self._model_keys.get(key[0])
         if self._disk is None or model_key is None:
             return hit
@@ -103,6 +126,38 @@ class Prefixes:
         cache, length = found
         # The next one like it needs no file.
         self._store.put(key, tokens[:length], layers.copy(cache))
+        return Hit(cache, length)
+
+    def lend(self, owner: Hashable, key: Key, tokens: Sequence[int], give: Give) -> None:
+        """A row begins to decode: its prompt can be found in its own cache until it ends.
+
+        Nothing is copied before somebody asks, and most often nobody does: when the row ends, its
+        cache becomes an entry as it is.
+
+        Args:
+            tokens: its prompt, as far as it is read; the cache must stay trimmable to any of them.
+        """
+        if self._limit() > 0 and not _slid(key, tokens):
+            self._loans[owner] = _Loan(key, pack(tokens), give)
+            self.puts += 1
+
+    def take_back(self, owner: Hashable) -> None:
+        """The row is over; does nothing if it lends nothing."""
+        self._loans.pop(owner, None)
+
+    def _borrow(self, key: Key, tokens: Sequence[int], most: int, have: int) -> Hit | None:
+        loans = [loan for loan in self._loans.values() if loan.key == key]
+        found = longest(loans, pack(tokens), most, have + _WORTH_A_COPY)
+        if found is None:
+            return None
+        loan, length = found
+        given = loan.give()
+        if given is None:
+            return None
+        cache, seen = given
+        layers.trim(cache, seen - length)
+        # The next one like it need not ask the row.
+        self.put(key, tokens[:length], layers.copy(cache))
         return Hit(cache, length)
 
     def put(self, key: Key, tokens: Sequence[int], cache: list[Any]) -> None:

@@ -2,8 +2,8 @@
 
 Rules it keeps:
 - items leave in the order in which they were put, and a message is never cut by another one;
-- `put` only queues and `flush` writes all that is queued with one system call, so an engine step
-  costs one write however many streams it carried;
+- `put` only queues and `flush` writes all that is queued at once, in pieces that a pipe takes
+  without blocking, so an engine step costs one write in 4 KiB however many streams it carried;
 - the caller never blocks on a slow host: what a pipe takes without blocking is written at once,
   the rest is left to a thread that exists only since the first time it was needed;
 - while the host is slow, a stream's later text joins the piece that still waits (`Delta.absorb`),
@@ -20,6 +20,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
+
+_WRITES = 8
+"""Pieces that `flush` writes itself; what is left after them goes to the writer's thread."""
 
 
 class Item(Protocol):
@@ -98,9 +101,16 @@ class Writer:
                 self._hand_over()
                 return
             data = self._drain()
-            if len(data) <= select.PIPE_BUF:
-                # Under the lock: the order of messages is the order of writes.
-                data = self._write(data)
+            # Under the lock: the order of messages is the order of writes. As much as cannot block:
+            # a pipe that can be written to takes so many bytes, and to wake the writer's thread
+            # costs more than a second write.
+            for _ in range(_WRITES):
+                if not data or self.broken or self._may_block():
+                    break
+                rest = self._write(data[: select.PIPE_BUF])
+                data = rest + data[select.PIPE_BUF :]
+                if rest:
+                    break
             if data:
                 self._rest = data
                 self._hand_over()
