@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlx_stdio.engine.speculative import Text
+from mlx_stdio.engine.lookup import Text
 
 
 def searched(tokens: list[int], most: int) -> list[int]:

@@ -110,6 +110,13 @@ def test_what_cannot_speculate_is_refused_by_name(
     assert word in error.message
 
 
+def test_no_draft_model_is_loaded_for_a_model_that_cannot_use_it(spawn: Spawn) -> None:
+    host = spawn()
+    host.call("models/load", model="mamba")
+    assert refusal(host, model="mamba", draftModel="b").kind == "unsupported"
+    assert ready(host) == ["mamba"]
+
+
 @pytest.mark.parametrize(
     "params",
     [

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.engine.batch import Batch, Ended, Kept
 from mlx_stdio.engine.device import on_gpu
+from mlx_stdio.engine.grouping import grouped
 from mlx_stdio.engine.pace import Pace
 from mlx_stdio.engine.prompts import Prompts
 from mlx_stdio.engine.reading import Reading
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 _FIRST_ON_CPU, _FIRST_ON_GPU = 128, 512
 """Tokens of a model's very first chunk."""
-
-_PADDING = 256 * 2**20
-"""Bytes of padding that a batch may always have; beyond, it may have as much as it has of KV."""
 
 _BROKEN_BATCHES = 3
 """After so many failures of a whole batch in short order, the model's rows are batched no more."""
@@ -179,27 +177,10 @@ class Runner:
 
     def _gather(self) -> None:
         """Merge what can be merged."""
-        batches = [b for b in self.batches if isinstance(b, Batch) and b.mergeable]
-        if len(batches) < 2:
-            return
-        if not self._can_batch():
+        if len(self.batches) < 2 or not self._can_batch():
             return
         per_token = self.resident.weights.geometry.per_token
-        spare = self._spare_bytes()
-        # The largest one takes the others in.
-        batches.sort(key=lambda batch: -len(batch.rows))
-        groups: dict[Batch, list[Batch]] = {}
-        for batch in batches:
-            for group, joining in groups.items():
-                together = [row for b in (group, *joining, batch) for row in b.rows]
-                if _fits(together, per_token, spare):
-                    joining.append(batch)
-                    break
-            else:
-                groups[batch] = []
-        for group, joining in groups.items():
-            if not joining:
-                continue
+        for group, joining in grouped(self.batches, per_token, self._spare_bytes()):
             for batch in joining:
                 self.batches.remove(batch)
             try:
@@ -325,10 +306,3 @@ class Runner:
 
 def _rows(owner: Batch | Speculative | Reading) -> list[Row]:
     return [owner.row] if isinstance(owner, Reading) else owner.rows
-
-
-def _fits(rows: list[Row], per_token: int, spare: int) -> bool:
-    """Whether the padding of these rows in one batch stays within its bounds."""
-    used = sum(row.fed for row in rows) * per_token
-    padding = max(row.fed for row in rows) * len(rows) * per_token - used
-    return padding <= min(max(used, _PADDING), spare)

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from dataclasses import dataclass, field
 
-from mlx_stdio.engine import speculative
+from mlx_stdio.engine.admission import check, kv_estimate
 from mlx_stdio.engine.job import GenerateJob, Job, LoadJob, Prompt, UnloadJob
 from mlx_stdio.engine.loading import Loading
+from mlx_stdio.engine.queue import Look, card_of, is_plain, models_of, readiness, tell_place
 from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.runner import Runner
+from mlx_stdio.engine.speculable import check_model
 from mlx_stdio.engine.turns import Turns
-from mlx_stdio.errors import EngineError, invalid_params
-from mlx_stdio.kv import layers
+from mlx_stdio.errors import EngineError
 from mlx_stdio.kv.prefixes import Prefixes
 from mlx_stdio.log import Log
 from mlx_stdio.models.card import Card
@@ -114,7 +114,7 @@ class Scheduler:
         if soonest is None or soonest > now:
             return soonest
         self._changed = True
-        awaited = {model_id for job in self._waiting for model_id in _models_of(job)}
+        awaited = {model_id for job in self._waiting for model_id in models_of(job)}
         unload = self._cache.evict_idle(now, awaited)
         return min((at for at in (pool, unload) if at is not None), default=None)
 
@@ -160,7 +160,7 @@ class Scheduler:
         """Who waits for a load of this model: not those behind an unload of it."""
         jobs: list[Job] = []
         for job in self._waiting:
-            if model_id in _models_of(job):
+            if model_id in models_of(job):
                 if isinstance(job, UnloadJob):
                     break
                 jobs.append(job)
@@ -191,35 +191,35 @@ class Scheduler:
 
     def _admit(self) -> bool:
         """Start what can start; whether that changed anything for those who still wait."""
-        if not self._changed and all(_known(job) == known for job, known in self._unready):
+        if not self._changed and all(readiness(job) == was for job, was in self._unready):
             return False
         self._changed = False
         self._unready = []
         before = len(self._waiting)
-        queue = _Queue(parked=any(runner.parked for runner in self._runners.values()))
+        queue = Look(parked=any(runner.parked for runner in self._runners.values()))
         for job in list(self._waiting):
-            if job.model_id in queue.stuck and _is_plain(job):
+            if job.model_id in queue.stuck and is_plain(job):
                 queue.places += 1
-                _tell_place(job, queue.places)
+                tell_place(job, queue.places)
                 continue
-            known = _known(job)  # first: another thread may go on filling it in
-            wanted = _models_of(job)
+            ready = readiness(job)  # first: another thread may go on filling it in
+            wanted = models_of(job)
             if self._begin(job, wanted, queue):
                 self._waiting.remove(job)
                 continue
-            if known < 3:
-                self._unready.append((job, known))
+            if ready < 3:
+                self._unready.append((job, ready))
             queue.older.update(wanted)
             queue.places += 1
             loading = self._loading.card.id if self._loading is not None else None
             if loading not in wanted or job.model_id in queue.unloading:
-                _tell_place(job, queue.places)
+                tell_place(job, queue.places)
         if len(self._waiting) < before:
             self._changed = True  # for one that was looked at before the one that made room
             return True
         return False
 
-    def _begin(self, job: Job, wanted: tuple[str, ...], queue: _Queue) -> bool:
+    def _begin(self, job: Job, wanted: tuple[str, ...], queue: Look) -> bool:
         """Try to start one job; whether it is off the queue."""
         if queue.unloading and not queue.unloading.isdisjoint(wanted):
             return False
@@ -234,7 +234,7 @@ class Scheduler:
             assert missing is not None
             if self._loading is not None or queue.held:
                 return False
-            return self._start_load(job, missing, queue)
+            return self._start_load(job, missing, resident, queue)
         if isinstance(job, LoadJob):
             if job.card is None:  # its tokenizer may still prove to be broken
                 return False
@@ -252,13 +252,18 @@ class Scheduler:
             return False
         return self._start(job, job.prompt, resident, queue)
 
-    def _start_load(self, job: Job, missing: str, queue: _Queue) -> bool:
+    def _start_load(self, job: Job, missing: str, resident: Resident | None, queue: Look) -> bool:
         """Begin to load a model; whether the job ended instead (it failed)."""
-        card = _card_of(job, missing)
+        card = card_of(job, missing)
         if card is None:
             return False
         beside = job.model_id if missing != job.model_id else None
         try:
+            if beside is not None and resident is not None:
+                # The draft model is not loaded for a model that cannot use it.
+                assert isinstance(job, GenerateJob)
+                if job.prompt is not None:
+                    check_model(Row(job, job.prompt, resident))
             if not self._cache.make_room(card, queue.older, beside):
                 queue.promised = max(1, weight_estimate(card))
                 return False
@@ -288,7 +293,7 @@ class Scheduler:
         self._cache.touch(resident)
         job.sink.loaded(job.load_seconds)
 
-    def _start(self, job: GenerateJob, prompt: Prompt, resident: Resident, queue: _Queue) -> bool:
+    def _start(self, job: GenerateJob, prompt: Prompt, resident: Resident, queue: Look) -> bool:
         """Whether the job is off the queue: it runs, or has failed."""
         draft = None
         if job.draft is not None and job.draft.model_id is not None:
@@ -296,14 +301,10 @@ class Scheduler:
         residents = [resident] if draft is None else [resident, draft]
         row = None
         try:
-            _check_ids(job, prompt.tokens, resident.weights.vocabulary_size)
             row = Row(job, prompt, resident, draft)
-            if job.kv_bits is not None or job.max_kv_size is not None:
-                layers.make(resident.weights.model, job.kv_bits, job.max_kv_size)
-            if job.draft is not None:
-                speculative.check(row)
+            check(row)
             if not self._ledger.reserve(
-                row, _kv_estimate(row), self._cache, residents, queue.older, queue.promised
+                row, kv_estimate(row), self._cache, residents, queue.older, queue.promised
             ):
                 queue.awaits_kv = True
                 return False
@@ -383,90 +384,3 @@ class Scheduler:
                 self._cache.touch(used)
         if not self.running:
             self._idle_since = time.monotonic()
-
-
-@dataclass(slots=True)
-class _Queue:
-    """What is known of the jobs that were looked at so far, when it is another one's turn.
-
-    Attributes:
-        parked: a background row is set aside.
-        older: ids of models that they wait for.
-        stuck: those of them that are resident, and that no later generation can start on now.
-        unloading: ids of models that they wait to unload.
-        places: how many they are.
-        promised: bytes of weights that one of them waits for room for; 0 if none does.
-        awaits_kv: one of them waits for room for its KV.
-    """
-
-    parked: bool
-    older: set[str] = field(default_factory=set)
-    stuck: set[str] = field(default_factory=set)
-    unloading: set[str] = field(default_factory=set)
-    places: int = 0
-    promised: int = 0
-    awaits_kv: bool = False
-
-    @property
-    def held(self) -> bool:
-        """Whether a load could take the room that another one waits for."""
-        return self.promised > 0 or self.awaits_kv
-
-
-def _models_of(job: Job) -> tuple[str, ...]:
-    """The models that a job needs."""
-    if isinstance(job, GenerateJob) and job.draft is not None and job.draft.model_id is not None:
-        return job.model_id, job.draft.model_id
-    return (job.model_id,)
-
-
-def _is_plain(job: Job) -> bool:
-    """Whether it is a generation that is ready and needs no other model."""
-    return isinstance(job, GenerateJob) and job.draft is None and job.prompt is not None
-
-
-def _card_of(job: Job, model_id: str) -> Card | None:
-    """The card of one of the models that a job needs, where it is known already."""
-    if model_id == job.model_id:
-        return job.card
-    assert isinstance(job, GenerateJob)
-    assert job.draft is not None
-    return job.draft.card
-
-
-def _known(job: Job) -> int:
-    """How much of a job is filled in: 3 is all, as another thread finds it out bit by bit."""
-    if not isinstance(job, GenerateJob):
-        return 3 if job.card is not None or isinstance(job, UnloadJob) else 0
-    drafts = job.draft is not None and job.draft.model_id is not None
-    draft_known = not drafts or (job.draft is not None and job.draft.card is not None)
-    return (job.card is not None) + draft_known + (job.prompt is not None)
-
-
-def _check_ids(job: GenerateJob, tokens: list[int], vocabulary: int) -> None:
-    """Only the weights know for certain which ids have a row: others would be foreign memory."""
-    if max(tokens) >= vocabulary:
-        raise invalid_params("$.prompt", f"a token id beyond the vocabulary ({vocabulary})")
-    if any(token >= vocabulary for token in job.sampling.logit_bias):
-        raise invalid_params("$.logitBias", f"an id beyond the vocabulary ({vocabulary})")
-    if job.sampling.top_k >= vocabulary:
-        raise invalid_params("$.topK", f"must be below the vocabulary ({vocabulary})")
-
-
-def _kv_estimate(row: Row) -> int:
-    """Bytes that a row's caches will take at their longest."""
-    job = row.job
-    tokens = len(row.prompt.tokens) + row.budget
-    needed = row.resident.weights.geometry.estimate(tokens, job.kv_bits, job.max_kv_size)
-    if row.draft is not None:
-        needed += row.draft.weights.geometry.estimate(tokens)
-    return needed
-
-
-def _tell_place(job: Job, place: int) -> None:
-    if job.first_place == 0:
-        job.first_place = job.place = place
-        job.sink.progress("queued", 0, place, "requests")
-    elif place <= job.place - max(1, job.place // 4):
-        job.place = place
-        job.sink.progress("queued", job.first_place - place, job.first_place, "requests")

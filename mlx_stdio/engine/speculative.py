@@ -26,20 +26,13 @@ from typing import TYPE_CHECKING, Any
 from mlx_stdio.engine.batch import Ended, Kept, UnhealthyError
 from mlx_stdio.engine.draws import Draws
 from mlx_stdio.engine.job import TokenScore
+from mlx_stdio.engine.lookup import Text
 from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.sampling import SamplerBatch
-from mlx_stdio.errors import EngineError
 from mlx_stdio.kv import layers
-from mlx_stdio.kv.kinds import leaves
 
 if TYPE_CHECKING:
     import mlx.core as mx
-
-_NGRAM = 3
-"""Longest run of latest tokens that is looked up; shorter ones are taken where it is not found."""
-
-_LOOKED_AT = 256
-"""Earlier occurrences of the latest token that are looked at, so that a look-up takes no time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -250,100 +243,3 @@ class Speculative:
             token = sampler.draw(logits[:, -1, :]).tokens
             drawn.append(token)
         return mx.concatenate(drawn) if drawn else mx.zeros((0,), dtype=mx.uint32)
-
-
-class Text:
-    """A row's tokens, and where each of them occurred before.
-
-    A new token and a look-up cost the same however long the text is.
-
-    Attributes:
-        tokens: the history; grows by `push` only.
-    """
-
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens: list[int] = []
-        self._last: dict[int, int] = {}
-        self._before: list[int] = []  # of each position: the one before it with the same token
-        for token in tokens:
-            self.push(token)
-
-    def push(self, token: int) -> None:
-        """One more token."""
-        self._before.append(self._last.get(token, -1))
-        self._last[token] = len(self.tokens)
-        self.tokens.append(token)
-
-    def look_up(self, most: int) -> list[int]:
-        """What followed the last earlier occurrence of the latest tokens.
-
-        Of the occurrences of three tokens the last is taken, else of two, else of one: the nearest
-        is the likeliest to go on the same way. One that reaches the end is taken to go on with
-        itself, so that a short period is proposed more than once.
-
-        Returns:
-            `most` tokens, or none.
-        """
-        tokens = self.tokens
-        end = len(tokens)
-        best, best_size = -1, 0
-        at = self._before[-1]
-        for _ in range(_LOOKED_AT):
-            if at < 0:
-                break
-            size = 1
-            while size < _NGRAM and size <= at and tokens[at - size] == tokens[end - 1 - size]:
-                size += 1
-            if size > best_size:
-                best, best_size = at, size
-                if size == _NGRAM:
-                    break
-            at = self._before[at]
-        if best < 0:
-            return []
-        proposed = tokens[best + 1 : best + 1 + most]
-        while len(proposed) < most:
-            proposed += proposed[: most - len(proposed)]
-        return proposed
-
-
-def check(row: Row) -> None:
-    """Refuse, before any work, what cannot be undone or compared.
-
-    Raises:
-        EngineError: `unsupported`.
-    """
-    path = "$.draftModel" if row.draft is not None else "$.numDraftTokens"
-    length = len(row.prompt.tokens) + row.budget
-    job = row.job
-    cache = layers.make(row.resident.weights.model, job.kv_bits, job.max_kv_size)
-    _check_cache(cache, length, "model", path)
-    if row.draft is not None:
-        weights = row.draft.weights
-        _check_cache(layers.make(weights.model), length, "draft model", path)
-        if weights.vocabulary_size != row.resident.weights.vocabulary_size:
-            raise EngineError(
-                "unsupported",
-                f"the draft model's vocabulary ({weights.vocabulary_size}) is not the model's "
-                f"({row.resident.weights.vocabulary_size})",
-                path=path,
-            )
-
-
-def _check_cache(cache: list[Any], length: int, name: str, path: str) -> None:
-    """Args:
-    length: tokens of the whole text; its last one is never fed.
-    """
-    if not layers.trimmable(cache):
-        message = f"the {name}'s cache cannot take back tokens, as speculation needs"
-        raise EngineError("unsupported", message, path=path)
-    windows = [
-        size
-        for leaf in leaves(cache)
-        if (size := getattr(leaf, "max_size", None) or getattr(leaf, "chunk_size", None))
-    ]
-    if windows and length > min(windows):
-        message = (
-            f"beyond its window of {min(windows)} tokens the {name}'s cache cannot take back tokens"
-        )
-        raise EngineError("unsupported", message, path=path)
