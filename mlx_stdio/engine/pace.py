@@ -23,6 +23,9 @@ _SUPERLINEAR = 1.25
 _FORGET = 32
 """After so many other chunks a length is tried again as if nothing were known of it."""
 
+_TOGETHER = 2
+"""Several prompts in one pass may have so many times the tokens of one."""
+
 _FIXED = 2.0
 """A pass takes some time whatever its length. So many times the shortest one is always spent: less
 would make the pause no shorter, only the prompt endless."""
@@ -129,3 +132,10 @@ class Pace:
             while size > 1 and self.seconds(size) > seconds:
                 size //= 2
         return min(size, self._most)
+
+    def together(self, seconds: float, *, beside_streams: bool) -> int:
+        """How many tokens of several short prompts to read in one pass in that time."""
+        size = self.chunk(seconds, beside_streams=beside_streams)
+        if size == self._most and self.seconds(_TOGETHER * size) <= seconds:
+            return _TOGETHER * size
+        return size

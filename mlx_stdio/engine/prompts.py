@@ -75,7 +75,8 @@ class Prompts:
             count = 0
             try:
                 chosen.open()
-                if others := self._companions(chosen, size, on_failed):
+                together = self._pace.together(end - now, beside_streams=beside_streams)
+                if others := self._companions(chosen, together, on_failed):
                     count = self._read_together([chosen, *others], on_together)
                 else:
                     count = chosen.read(size)
