@@ -83,6 +83,8 @@ def _profile(options: argparse.Namespace, shape: Shape) -> Results:
         line=command(),
         engine_root=options.engine_root,
     )
+    if options.shape == "gpu":
+        results["suite"] = "gpu profile"
     path = options.json or BUILD / "profile.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1))

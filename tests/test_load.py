@@ -40,7 +40,7 @@ def text_alone(host: Host) -> list[str]:
 
 def check_nothing_is_left(host: Host) -> None:
     """No request, no KV; of memory, the weights and the prefixes; without models, nothing."""
-    assert host.call("engine/status")["requests"] == {"running": 0, "queued": 0}
+    wait_until(lambda: host.call("engine/status")["requests"] == {"running": 0, "queued": 0})
     wait_until(lambda: memory(host)["kvBytes"] == 0)
     figures = memory(host)
     known = figures["weightsBytes"] + figures["prefixCacheBytes"]

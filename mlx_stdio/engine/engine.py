@@ -63,7 +63,7 @@ class Engine:
         self.prefixes = Prefixes(self._prefix_limit, _disk(settings, log))
         self.ledger = Ledger(lambda: self.memory_limit, self.prefixes)
         self.cache = ModelCache(settings.max_models, self.ledger, on_change)
-        self.scheduler = Scheduler(settings, self.cache, self.ledger, self.prefixes, log)
+        self.scheduler = Scheduler(settings, self.cache, self.ledger, self.prefixes, log, flush)
 
     def _prefix_limit(self) -> int:
         """Bytes that the prefix cache may take at this moment."""

@@ -1,15 +1,15 @@
 """How much of a prompt is read at once, so that running streams do not stall.
 
 A stream's pause while a prompt is read is one decode step and what is read beside it. The rule:
-what is read beside a step takes no longer than two steps or 25 ms, whichever is more. That is half
-of what is promised (4 steps or 50 ms), because it is an estimate on a machine that others use too.
+what is read beside a step takes no longer than two steps or 20 ms, whichever is more. That is less
+than what is promised (4 steps or 50 ms), because it is an estimate on a machine that others use too.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-_BESIDE_STREAMS = 0.025
+_BESIDE_STREAMS = 0.020
 _STEPS = 2.0
 _ALONE = 0.1
 """Seconds that are read at once when nobody streams: until a newcomer's turn comes."""

@@ -18,8 +18,12 @@ from mlx_stdio.engine.pace import Pace
 from mlx_stdio.engine.reading import Reading
 from mlx_stdio.engine.sampling import SamplerBatch
 from mlx_stdio.kv import layers
+from mlx_stdio.log import Log
 
 _PASSED_OVER = 8
+_FAILED = 3
+"""After so many passes over several prompts that failed, each is read by itself."""
+
 _PADDING = 16
 """A prompt is read with others that are at most twice as long and so many tokens more."""
 
@@ -27,13 +31,15 @@ _PADDING = 16
 class Prompts:
     """See the module. Any thread may look at `readings`."""
 
-    def __init__(self, pace: Pace, can_batch: Callable[[], bool]) -> None:
+    def __init__(self, pace: Pace, can_batch: Callable[[], bool], log: Log) -> None:
         """Args:
         can_batch: whether the model's code takes several prompts in one pass.
         """
         self.readings: list[Reading] = []
         self._pace = pace
         self._can_batch = can_batch
+        self._log = log
+        self._failed = 0
 
     def __len__(self) -> int:
         return len(self.readings)
@@ -98,7 +104,7 @@ class Prompts:
         least = (chosen.left - _PADDING) // 2
         if len(self.readings) < 2 or not chosen.fresh or 2 * chosen.left > size:
             return []
-        if not self._can_batch():
+        if self._failed >= _FAILED or not self._can_batch():
             return []
         group = [chosen]
         longest = chosen.left
@@ -147,7 +153,9 @@ class Prompts:
             for at, reading in enumerate(group):
                 reading.was_read(lambda at=at: layers.extract(cache, at))  # type: ignore[misc]
             on_together(group, cache)
-        except Exception:  # noqa: BLE001 - a model's code may raise anything
+        except Exception as error:  # noqa: BLE001 - a model's code may raise anything
+            self._failed += 1
+            self._log.error("prefill.failed", prompts=len(group), error=repr(error))
             for reading in group:
                 reading.start_over()
             return 0

@@ -76,10 +76,7 @@ class Reading:
         """
         import mlx.core as mx
 
-        if len(self.caches) == self._stage:
-            self._open()
-        elif self._prefixes is not None and self._prefixes.puts > self._asked:
-            self._look()
+        self.open()
         cache = self.caches[self._stage]
         resident, _ = self._stages[self._stage]
         begin = self._read
@@ -141,9 +138,11 @@ class Reading:
         return self._lends and self._prefixes is not None
 
     def open(self) -> None:
-        """Look at what the prefix cache has, before the first chunk."""
+        """Look at what the prefix cache has, before a chunk; again where there is news."""
         if len(self.caches) == self._stage:
             self._open()
+        elif self._prefixes is not None and self._prefixes.puts > self._asked:
+            self._look()
 
     @property
     def fresh(self) -> bool:

@@ -48,20 +48,23 @@ class Runner:
         log: Log,
         on_end: Callable[[Row, Exception | None], None],
         spare_bytes: Callable[[], int],
+        flush: Callable[[], None],
     ) -> None:
         """Args:
+        flush: sends what was queued.
         spare_bytes: of memory that nobody has set aside.
         on_end: a row is over, and what it failed with; its sink was told unless it failed.
         """
         self.resident = resident
         self.pace = Pace(prefill_step, _FIRST_ON_GPU if on_gpu() else _FIRST_ON_CPU)
-        self.prompts = Prompts(self.pace, self._can_batch)
+        self.prompts = Prompts(self.pace, self._can_batch, log)
         self.batches: list[Batch | Speculative] = []
         self.parked: list[Batch | Speculative | Reading] = []
         self._prefixes = prefixes
         self._log = log
         self._on_end = on_end
         self._spare_bytes = spare_bytes
+        self._flush = flush
         self._broken = 0.0
         self._batchable: bool | None = None
 
@@ -240,6 +243,7 @@ class Runner:
             self._read_anew(batch, staying, error)
         for row, failure in ended:
             self._finish(row, failure)
+        self._flush()  # the replies need not wait until the KV is put away
         # Only now, when what was set aside for the rows is free.
         for piece in kept:
             self._prefixes.put(piece.key, piece.tokens, piece.cache)

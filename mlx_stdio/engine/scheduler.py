@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from bisect import insort
+from collections.abc import Callable
 
 from mlx_stdio.engine.admission import check, kv_estimate
 from mlx_stdio.engine.job import GenerateJob, Job, LoadJob, Prompt, UnloadJob
@@ -50,7 +51,12 @@ class Scheduler:
         ledger: Ledger,
         prefixes: Prefixes,
         log: Log,
+        flush: Callable[[], None],
     ) -> None:
+        """Args:
+        flush: sends what was queued for the hosts; the engine does so after each tick too.
+        """
+        self._flush = flush
         self._settings = settings
         self._cache = cache
         self._ledger = ledger
@@ -345,6 +351,7 @@ class Scheduler:
                 self._log,
                 self._ended,
                 lambda: self._ledger.spare(self._cache.weight_bytes),
+                self._flush,
             )
             self._runners[resident.card.id] = runner
         return runner
