@@ -283,3 +283,23 @@ def same(record: Record, alone: Record) -> None:
     assert [score.token for score in record.scores] == [score.token for score in alone.scores]
     for score, lonely in zip(record.scores, alone.scores, strict=True):
         assert score.logprob == pytest.approx(lonely.logprob, abs=1e-4)
+
+
+@pytest.mark.parametrize("function", ["find", "put"])
+def test_a_prefix_cache_that_fails_fails_no_request(
+    room: Room, expected: list[Record], monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    from mlx_stdio.kv.prefix import PrefixStore
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError(f"{function} fails")
+
+    monkeypatch.setattr(PrefixStore, function, fail)
+    monkeypatch.setattr(room.engine.prefixes, "_limit", lambda: 10**9)
+    records = [
+        room.ask("tiny", prompt, TOKENS, sampling=way)
+        for prompt, way in zip(PROMPTS, WAYS, strict=True)
+    ]
+    room.run()
+    for record, alone in zip(records, expected, strict=True):
+        same(record, alone)

@@ -62,6 +62,8 @@ def test_a_thousand_requests_at_once(models: Path) -> None:
             account = ledger[request_id]
             assert account.code is None, account.reply
             assert account.result["text"] == alone[number % len(WAYS)]
+            speculates = bool(calls[number][1].keys() & {"numDraftTokens", "draftModel"})
+            assert (account.result["usage"]["draftedTokens"] > 0) == speculates
         check_nothing_is_left(host)
 
 

@@ -31,7 +31,8 @@ _WHEN = {
     "modelLoadFailed": "The folder is incomplete or broken, or its architecture unknown.",
     "contextLengthExceeded": "`data.promptTokens`, `data.contextLength`.",
     "overloaded": "The queue is full; `data.retryAfterMs`.",
-    "outOfMemory": "`data` has the figures: needed, limit, pinned. Nothing was evicted.",
+    "outOfMemory": "`data` has the figures: `neededBytes`, `limitBytes`, and what has to stay "
+    "(`pinnedBytes`, for a request's KV `weightsBytes`). Nothing was given up for it.",
     "unsupported": "Defined, but this build or this model cannot do it. Before any work.",
     "deadlineExceeded": "`timeoutMs` has passed. `data.partial` as for `cancelled`.",
     "engineFault": "The engine as a whole failed; `engine/fatal` came before, the exit follows.",

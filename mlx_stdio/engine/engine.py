@@ -60,7 +60,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.device: DeviceFacts | None = None
-        self.prefixes = Prefixes(self._prefix_limit, _disk(settings, log))
+        self.prefixes = Prefixes(self._prefix_limit, _disk(settings, log), log)
         self.ledger = Ledger(lambda: self.memory_limit, self.prefixes)
         self.cache = ModelCache(settings.max_models, self.ledger, on_change)
         self.scheduler = Scheduler(settings, self.cache, self.ledger, self.prefixes, log, flush)

@@ -2,7 +2,7 @@
 
 A stream's pause while a prompt is read is one decode step and what is read beside it. The rule:
 what is read beside a step takes no longer than two steps or 20 ms, whichever is more. That is less
-than what is promised (4 steps or 50 ms), because it is an estimate on a machine that others use too.
+than what is promised (4 steps or 50 ms): it is an estimate, on a machine that others use too.
 """
 
 from __future__ import annotations

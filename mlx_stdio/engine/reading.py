@@ -106,7 +106,7 @@ class Reading:
         self.caches.append(cache)
         self._kept = 0
         longest = self._end + self.row.left + 1
-        self._lends = len(self._stages) == 1 and layers.stays_trimmable(cache, longest)
+        self._lends = job.draft is None and layers.stays_trimmable(cache, longest)
         self._checkpoints = []
         if self._prefixes is not None and not layers.stays_trimmable(cache, self._end):
             self._checkpoints = [at for at in self.row.prompt.borders if at < self._end]
@@ -150,7 +150,7 @@ class Reading:
         return (
             self._stage == 0
             and self._read == 0
-            and len(self._stages) == 1
+            and self.row.job.draft is None
             and not self.row.alone
             and not self._checkpoints
             and self._end > 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
     from mlx_stdio.kv.disk import DiskPrefixes, Writing
+    from mlx_stdio.log import Log
     from mlx_stdio.models.card import Card
 
 Give = Callable[[], tuple[list[Any], int] | None]
@@ -61,10 +62,13 @@ class _Loan:
 class Prefixes:
     """See the module. Owned by the engine's thread; `bytes` may be read from any."""
 
-    def __init__(self, limit: Callable[[], int], disk: DiskPrefixes | None) -> None:
+    def __init__(
+        self, limit: Callable[[], int], disk: DiskPrefixes | None, log: Log | None = None
+    ) -> None:
         """Args:
         limit: bytes that entries in memory may take.
         """
+        self._log = log
         self._limit = limit
         self._store = PrefixStore(limit)
         self._disk = disk
@@ -106,6 +110,18 @@ class Prefixes:
         """
         if _slid(key, tokens):
             return None
+        try:
+            return self._find(key, tokens, most, better_than)
+        except Exception as error:  # noqa: BLE001 - then it is read anew
+            self._failed("find", error)
+            return None
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """A cache may fail; a request must not for that."""
+        if self._log is not None:
+            self._log.error("prefix.failed", what=what, error=repr(error))
+
+    def _find(self, key: Key, tokens: Sequence[int], most: int, better_than: int) -> Hit | None:
         hit = self._store.find(key, tokens, most, better_than)
         if self._loans:
             hit = self._borrow(key, tokens, most, hit.length if hit else better_than) or hit
@@ -162,10 +178,16 @@ class Prefixes:
 
     def put(self, key: Key, tokens: Sequence[int], cache: list[Any]) -> None:
         """Keep a cache that has seen exactly these tokens; it is the store's from now on."""
-        import mlx.core as mx
-
         if not tokens or self._limit() <= 0 or _slid(key, tokens):
             return
+        try:
+            self._put(key, tokens, cache)
+        except Exception as error:  # noqa: BLE001 - then it is not kept
+            self._failed("put", error)
+
+    def _put(self, key: Key, tokens: Sequence[int], cache: list[Any]) -> None:
+        import mlx.core as mx
+
         cache = layers.compact(cache)
         # Lazy arrays would hold the whole batch that they are taken from.
         self._started = layers.arrays(cache)
@@ -179,8 +201,11 @@ class Prefixes:
         """Wait until what was put last is copied out of the batch that it comes from."""
         import mlx.core as mx
 
-        mx.eval(self._started)
-        self._started = []
+        started, self._started = self._started, []
+        try:
+            mx.eval(started)
+        except Exception as error:  # noqa: BLE001 - who finds it will fail to use it, and read anew
+            self._failed("copy", error)
 
     def save_one(self) -> bool:
         """Begin to write a new entry to the disk, or wait a moment for the one that is written.
