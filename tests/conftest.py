@@ -6,12 +6,23 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlx_stdio.models import lean
 from tests.host import Host, LateHost
 from tests.random_models import make_model
 from tests.residents import copy_model
+
+
+@pytest.fixture(scope="session")
+def mx() -> Any:
+    """MLX in the tests' own process, for what the wire cannot show."""
+    lean.install()
+    import mlx.core
+
+    return mlx.core
 
 
 @pytest.fixture(scope="session")

@@ -262,6 +262,11 @@ def run_python(*arguments: str, data: str = "") -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def tokens_of(deltas: Iterable[dict[str, Any]]) -> list[int]:
+    """The tokens of deltas."""
+    return [token for delta in deltas for token in delta.get("tokens", [])]
+
+
 def joined(deltas: Iterable[dict[str, Any]]) -> str:
     """The text of deltas, which must be numbered without a gap."""
     listed = list(deltas)

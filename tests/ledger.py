@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.host import joined
+from tests.host import joined, tokens_of
 
 
 @dataclass
@@ -26,7 +26,7 @@ class Account:
     @property
     def tokens(self) -> list[int]:
         """The streamed tokens."""
-        return [token for delta in self.deltas for token in delta.get("tokens", [])]
+        return tokens_of(self.deltas)
 
     @property
     def code(self) -> int | None:

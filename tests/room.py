@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mlx_stdio.engine.draws import TokenScore
 from mlx_stdio.engine.engine import Engine
-from mlx_stdio.engine.job import GenerateJob, LoadJob, Outcome, Prompt, Rank, TokenScore
+from mlx_stdio.engine.job import GenerateJob, LoadJob, Outcome, Prompt, Rank
 from mlx_stdio.engine.sampling import Sampling
 from mlx_stdio.errors import EngineError
 from mlx_stdio.log import Log

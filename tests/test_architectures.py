@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import ROOT, Host, joined
+from tests.host import ROOT, Host, joined, tokens_of
 from tests.random_models import ARCHITECTURES
 
 MAX_TOKENS = 24
@@ -89,7 +89,7 @@ def engine(made: Made) -> Iterator[Host]:
 
 
 def check(result: dict[str, Any], deltas: list[dict[str, Any]], expected: dict[str, Any]) -> None:
-    tokens = [token for delta in deltas for token in delta.get("tokens", [])]
+    tokens = tokens_of(deltas)
     wanted = expected["tokens"]
     if expected["reason"] == "stop":
         wanted = wanted[:-1]  # `mlx_lm` counts the end token among the tokens of the text

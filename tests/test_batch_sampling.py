@@ -22,17 +22,8 @@ from mlx_stdio.engine.filters import (
 )
 from mlx_stdio.engine.randomness import mix
 from mlx_stdio.engine.sampling import SamplerBatch, Sampling
-from mlx_stdio.models import lean
 
 Score = tuple[float, list[tuple[int, float]]]
-
-
-@pytest.fixture(scope="module")
-def mx() -> Any:
-    lean.install()
-    import mlx.core
-
-    return mlx.core
 
 
 def some_options(random_: random.Random, size: int) -> Sampling:

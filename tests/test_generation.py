@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, RpcError, joined
+from tests.host import Host, RpcError, joined, tokens_of
 from tests.phases import wait_until
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -25,10 +25,6 @@ def narrow(models: Path) -> Iterator[Host]:
     ) as host:
         host.call("models/load", model="tiny")
         yield host
-
-
-def tokens_of(deltas: list[dict[str, Any]]) -> list[int]:
-    return [token for delta in deltas for token in delta.get("tokens", [])]
 
 
 def refusal(host: Host, method: str, **params: Any) -> RpcError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.host import Host, RpcError, run_python
+from tests.host import Host, RpcError, run_python, tokens_of
 from tests.phases import let_pass
 from tests.random_models import make_model
 
@@ -64,17 +64,16 @@ def ask(host: Host, **more: Any) -> Any:
     return host.start("generate", prompt=PROMPT, maxTokens=TOKENS, ignoreEos=True, **more)
 
 
-def tokens_of(host: Host, request_id: Any) -> list[int]:
+def answer_of(host: Host, request_id: Any) -> list[int]:
     host.reply(request_id)
-    deltas = host.take_deltas(request_id)
-    return [token for delta in deltas for token in delta.get("tokens", [])]
+    return tokens_of(host.take_deltas(request_id))
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_the_tokens_are_those_of_mlx_lms_cache(
     engine: Host, expected: dict[str, list[int]], option: str
 ) -> None:
-    assert tokens_of(engine, ask(engine, **OPTIONS[option])) == expected[option]
+    assert answer_of(engine, ask(engine, **OPTIONS[option])) == expected[option]
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -82,15 +81,15 @@ def test_they_are_served_beside_the_batch(
     engine: Host, expected: dict[str, list[int]], option: str
 ) -> None:
     """The batch is not drained: the streams that run go on while the special request does."""
-    plain = tokens_of(engine, ask(engine))
+    plain = answer_of(engine, ask(engine))
     endless = {"prompt": "ab", "maxTokens": 1900, "ignoreEos": True}
     neighbours = [engine.start("generate", **endless) for _ in range(3)]
     let_pass(engine, neighbours[0])
     special = ask(engine, **OPTIONS[option])
     beside = ask(engine)
     before = len(engine.lines)
-    assert tokens_of(engine, special) == expected[option]
-    assert tokens_of(engine, beside) == plain
+    assert answer_of(engine, special) == expected[option]
+    assert answer_of(engine, beside) == plain
     for neighbour in neighbours:
         mark = f'"requestId":{neighbour},'.encode()
         told = [line for line in engine.lines[before:] if mark in line]

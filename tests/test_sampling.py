@@ -21,15 +21,7 @@ from mlx_stdio.engine.filters import keep_min_p, keep_top_k, keep_top_p
 from mlx_stdio.engine.randomness import mix
 from mlx_stdio.engine.sampling import SamplerBatch, Sampling
 from mlx_stdio.models import lean
-from tests.host import Host, joined
-
-
-@pytest.fixture(scope="module")
-def mx() -> Any:
-    lean.install()
-    import mlx.core
-
-    return mlx.core
+from tests.host import Host, joined, tokens_of
 
 
 def some_logits(seed: int, size: int = 50) -> list[float]:
@@ -167,10 +159,6 @@ def test_keys_differ_by_seed_and_position() -> None:
 # Over the pipe.
 
 HOT: dict[str, Any] = {"prompt": "the quick", "maxTokens": 16, "temperature": 1.5}
-
-
-def tokens_of(deltas: list[dict[str, Any]]) -> list[int]:
-    return [token for delta in deltas for token in delta.get("tokens", [])]
 
 
 def test_same_seed_same_text_alone_and_in_company(shared_host: Host) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlx_stdio.engine import speculable
 from mlx_stdio.engine.job import GenerateJob
 from mlx_stdio.engine.row import Row
+from mlx_stdio.engine.sampling import check_options
 from mlx_stdio.errors import invalid_params
 from mlx_stdio.kv import layers
 
@@ -14,9 +15,11 @@ def check(row: Row) -> None:
 
     Raises:
         EngineError: `invalidParams` or `unsupported`, with the parameter's path.
+        ValueError: an option of sampling that no parameter allows.
     """
     job = row.job
     _check_ids(job, row.prompt.tokens, row.resident.weights.vocabulary_size)
+    check_options(job.sampling)
     if job.kv_bits is not None or job.max_kv_size is not None:
         layers.make(row.resident.weights.model, job.kv_bits, job.max_kv_size)
     if job.draft is not None:

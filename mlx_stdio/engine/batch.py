@@ -19,8 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlx_stdio.engine.draws import Draws
-from mlx_stdio.engine.job import TokenScore
+from mlx_stdio.engine.draws import Drawn, Draws
 from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.sampling import SamplerBatch
 from mlx_stdio.errors import EngineError
@@ -28,6 +27,8 @@ from mlx_stdio.kv import layers
 
 if TYPE_CHECKING:
     import mlx.core as mx
+
+    from mlx_stdio.kv.prefixes import Key
 
 Ended = tuple[Row, Exception | None]
 """A row that is over, and what it failed with if it did."""
@@ -37,16 +38,20 @@ Ended = tuple[Row, Exception | None]
 class Kept:
     """KV of a row that has left: what the prefix cache may keep."""
 
-    key: tuple[str, int | None, int | None]
+    key: Key
     tokens: list[int]
     cache: list[Any]
 
 
-class UnhealthyError(EngineError):
-    """A row's logits are not numbers."""
+def healthy(drawn: Drawn | None) -> Drawn:
+    """What a row drew.
 
-    def __init__(self) -> None:
-        super().__init__("internalError", "the model's logits are not numbers")
+    Raises:
+        EngineError: its logits are not numbers.
+    """
+    if drawn is None:
+        raise EngineError("internalError", "the model's logits are not numbers")
+    return drawn
 
 
 _EMPTY_SHARE = 8
@@ -104,11 +109,6 @@ class Batch:
         return [row for row in self._places if row is not None]
 
     @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(row.fed for row in self.rows)
-
-    @property
     def kv_bytes(self) -> int:
         """Bytes of the cache; only looks at shapes, so any thread may ask."""
         return layers.nbytes(self._cache)
@@ -135,19 +135,12 @@ class Batch:
         """
         ended: list[Ended] = []
         for segment in self._current:
-            tokens: list[int] = segment.draws.tokens.tolist()  # type: ignore[assignment]
-            healthy: list[bool] = segment.draws.healthy.tolist()  # type: ignore[assignment]
-            scores = segment.draws.read_scores()
+            drawn = segment.draws.read()
             for row, place in zip(segment.rows, segment.places, strict=True):
                 if row is None:
                     continue
                 try:
-                    if not healthy[place]:
-                        raise UnhealthyError
-                    own = scores.get(place)
-                    token = tokens[place]
-                    score = TokenScore(token, own[0], tuple(own[1])) if own else None
-                    if row.accept(token, score):
+                    if row.accept(*healthy(drawn[place])):
                         ended.append((row, None))
                 except Exception as error:  # noqa: BLE001 - whatever it is, it is this row's
                     # Its traceback holds this frame, and the batch's memory with it.
@@ -194,10 +187,9 @@ class Batch:
         wanted = [
             Kept(row.cache_key, row.seen, self._extract(row)) for row in leaving if row in keep
         ]
-        gone = set(map(id, leaving))
-        self._places = [None if id(row) in gone else row for row in self._places]
+        self._places = [None if row in leaving else row for row in self._places]
         for segment in self._current:
-            segment.rows = [None if id(row) in gone else row for row in segment.rows]
+            segment.rows = [None if row in leaving else row for row in segment.rows]
         left, empty = len(self.rows), self._places.count(None)
         if left and (left == 1 or empty * _EMPTY_SHARE > len(self._places)):
             self._close_up()

@@ -42,7 +42,7 @@ def open_device(blas: str) -> DeviceFacts:
     library = use_system_openblas() if blas == "auto" else "bundled"
     import mlx.core as mx
 
-    gpu = mx.default_device() == mx.gpu
+    gpu = on_gpu()
     info = mx.device_info()
     recommended = int(info.get("max_recommended_working_set_size") or info.get("total_memory") or 0)
     if gpu and mx.metal.is_available() and recommended:

@@ -10,6 +10,23 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
 
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """Natural-log probabilities at one position, before penalties and sampling.
+
+    Attributes:
+        top: the likeliest tokens, best first, with theirs.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+
+
+Drawn = tuple[int, TokenScore | None]
+"""A token, and its log probabilities if the row asked for them."""
+
+
 @dataclass(slots=True, eq=False)
 class Draws:
     """One token of each row; lazy.
@@ -34,6 +51,18 @@ class Draws:
     def arrays(self) -> list[mx.array]:
         """What `mx.async_eval` has to start."""
         return [self.tokens, self.healthy, *self.score_arrays]
+
+    def read(self) -> list[Drawn | None]:
+        """What every row drew, None where its logits gave nothing to draw from; waits."""
+        tokens: list[int] = self.tokens.tolist()  # type: ignore[assignment]
+        healthy: list[bool] = self.healthy.tolist()  # type: ignore[assignment]
+        scores = self.read_scores()
+        drawn: list[Drawn | None] = []
+        for at, (token, well) in enumerate(zip(tokens, healthy, strict=True)):
+            own = scores.get(at)
+            score = TokenScore(token, own[0], tuple(own[1])) if own else None
+            drawn.append((token, score) if well else None)
+        return drawn
 
     def read_scores(self) -> dict[int, tuple[float, list[tuple[int, float]]]]:
         """Of each row that asked: its token's log probability and the likeliest tokens'; waits."""

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from mlx_stdio.engine.draws import TokenScore
 from mlx_stdio.engine.sampling import Sampling
 from mlx_stdio.errors import EngineError
 from mlx_stdio.models.card import Card
@@ -14,19 +15,6 @@ from mlx_stdio.text.stream import TextStream
 Phase = Literal["queued", "loading", "prefill"]
 Unit = Literal["requests", "bytes", "tokens"]
 Rank = Literal[0, 1, 2]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScore:
-    """Natural-log probabilities at one position, before penalties and sampling.
-
-    Attributes:
-        top: the likeliest tokens, best first, with theirs.
-    """
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...]
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlx_stdio.engine.pace import Pace
 from mlx_stdio.engine.reading import Reading
-from mlx_stdio.engine.sampling import SamplerBatch
+from mlx_stdio.engine.row import Row
 from mlx_stdio.kv import layers
 from mlx_stdio.log import Log
 
@@ -58,7 +58,7 @@ class Prompts:
         beside_streams: bool,
         on_done: Callable[[Reading], None],
         on_together: Callable[[Sequence[Reading], list[Any]], None],
-        on_failed: Callable[[Reading, Exception], None],
+        on_failed: Callable[[Row, Exception], None],
     ) -> None:
         """Read as much as one step allows.
 
@@ -66,7 +66,7 @@ class Prompts:
             beside_streams: whether any row decodes, of this or of another model.
             on_done: a prompt is read; what this raises is the prompt's own failure.
             on_together: several are read, into one batched cache.
-            on_failed: a prompt cannot be read.
+            on_failed: a row's prompt cannot be read.
         """
         now = time.monotonic()
         end = now + self._pace.budget(beside_streams=beside_streams)
@@ -92,13 +92,13 @@ class Prompts:
             except Exception as error:  # noqa: BLE001 - a model's code may raise anything
                 if chosen in self.readings:
                     self.readings.remove(chosen)
-                on_failed(chosen, error)
+                on_failed(chosen.row, error)
             was, now = now, time.monotonic()
             if count:
                 self._pace.chunk_read(count, now - was)
 
     def _companions(
-        self, chosen: Reading, size: int, on_failed: Callable[[Reading, Exception], None]
+        self, chosen: Reading, size: int, on_failed: Callable[[Row, Exception], None]
     ) -> list[Reading]:
         """Other prompts that can be read whole, in one pass with this one."""
         least = (chosen.left - _PADDING) // 2
@@ -118,12 +118,9 @@ class Prompts:
                 break
             try:
                 reading.open()
-                # A sampler that cannot be made is to fail here, where it is known whose it is.
-                job = reading.row.job
-                SamplerBatch([(job.sampling, len(reading.row.drawn), reading.row.history)])
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001 - a model's code may raise anything
                 self.readings.remove(reading)
-                on_failed(reading, error)
+                on_failed(reading.row, error)
                 continue
             if reading.fresh and not any(other.shares(reading) for other in group):
                 group.append(reading)
@@ -144,8 +141,6 @@ class Prompts:
         model = group[0].row.resident.weights.model
         chunks = [reading.rest for reading in group]
         try:
-            job = group[0].row.job
-            SamplerBatch([(job.sampling, len(group[0].row.drawn), group[0].row.history)])
             cache = layers.merge([reading.caches[0] for reading in group])
             layers.fill(cache, chunks, lambda tokens: model(tokens, cache=cache))
             layers.own_states(cache)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Literal
 
-from mlx_stdio.engine.job import GenerateJob, Outcome, Prompt, TokenScore
+from mlx_stdio.engine.draws import TokenScore
+from mlx_stdio.engine.job import GenerateJob, Outcome, Prompt
 
 if TYPE_CHECKING:
+    from mlx_stdio.kv.prefixes import Key
     from mlx_stdio.models.residency import Resident
 
 
@@ -55,12 +57,12 @@ class Row:
         return min(self.job.max_tokens, context - len(self.prompt.tokens))
 
     @property
-    def cache_key(self) -> tuple[str, int | None, int | None]:
+    def cache_key(self) -> Key:
         """Rows with the same key can use each other's KV: a model, and a kind of cache."""
         return (self.resident.card.id, self.job.kv_bits, self.job.max_kv_size)
 
     @property
-    def draft_key(self) -> tuple[str, int | None, int | None]:
+    def draft_key(self) -> Key:
         """The same for the draft model's KV."""
         assert self.draft is not None
         return (self.draft.card.id, None, None)

@@ -150,7 +150,7 @@ class Runner:
             beside_streams=beside_streams,
             on_done=self._begin,
             on_together=self._begin_together,
-            on_failed=self._unreadable,
+            on_failed=self._finish,
         )
 
     def _can_batch(self) -> bool:
@@ -226,9 +226,6 @@ class Runner:
     def _finish(self, row: Row, error: Exception | None) -> None:
         self._prefixes.take_back(row)
         self._on_end(row, error)
-
-    def _unreadable(self, reading: Reading, error: Exception) -> None:
-        self._finish(reading.row, error)
 
     def _retire(self, batch: Batch | Speculative, ended: list[Ended]) -> None:
         if not ended:

@@ -93,7 +93,7 @@ class SamplerBatch:
         self._recent: mx.array | None = None
         histories: list[Sequence[int]] = []
         for sampling, position, tokens in rows:
-            _check(sampling)
+            check_options(sampling)
             history = tokens[-sampling.penalty_context :] if sampling.penalised else ()
             self._rows.append(_Row(sampling, position, len(history)))
             if sampling.penalised:
@@ -264,8 +264,12 @@ class SamplerBatch:
             self._recent = recent[:, recent.shape[1] - max(row.seen for row in self._rows) :]
 
 
-def _check(options: Sampling) -> None:
-    """Refuse what would fail later, or spoil a row without a word."""
+def check_options(options: Sampling) -> None:
+    """Refuse what would fail later, or spoil a row without a word.
+
+    Raises:
+        ValueError: an option outside its range.
+    """
     for name, legal in (
         ("temperature", options.temperature >= 0.0),
         ("top_p", not math.isnan(options.top_p)),

@@ -23,9 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from mlx_stdio.engine.batch import Ended, Kept, UnhealthyError
+from mlx_stdio.engine.batch import Ended, Kept, healthy
 from mlx_stdio.engine.draws import Draws
-from mlx_stdio.engine.job import TokenScore
 from mlx_stdio.engine.lookup import Text
 from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.sampling import SamplerBatch
@@ -105,20 +104,14 @@ class Speculative:
         if present is None:
             return []
         row = self._row
-        draws = present.draws
-        tokens: list[int] = draws.tokens.tolist()  # type: ignore[assignment]
-        healthy: list[bool] = draws.healthy.tolist()  # type: ignore[assignment]
+        drawn = present.draws.read()
         proposed = present.proposed
         drafts: list[int] = proposed if isinstance(proposed, list) else proposed.tolist()  # type: ignore[assignment]
-        scores = draws.read_scores()
         row.drafted += present.count
         ended: list[Ended] = []
         try:
-            for at, token in enumerate(tokens):
-                if not healthy[at]:
-                    raise UnhealthyError
-                own = scores.get(at)
-                score = TokenScore(token, own[0], tuple(own[1])) if own else None
+            for at, one in enumerate(drawn):
+                token, score = healthy(one)
                 agreed = at < present.count and drafts[at] == token
                 row.accepted += agreed
                 self._text.push(token)

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mlx_stdio.engine.job import Outcome, Phase, TokenScore, Unit
+from mlx_stdio.engine.draws import TokenScore
+from mlx_stdio.engine.job import Outcome, Phase, Unit
 from mlx_stdio.errors import EngineError
 from mlx_stdio.protocol.generation import Timings, TokenLogprobs, TopLogprob, Usage
 from mlx_stdio.protocol.notifications import Progress

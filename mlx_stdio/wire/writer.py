@@ -100,19 +100,18 @@ class Writer:
             if self._rest or self._may_block():
                 self._hand_over()
                 return
-            data = self._drain()
+            data = memoryview(self._drain())
             # Under the lock: the order of messages is the order of writes. As much as cannot block:
             # a pipe that can be written to takes so many bytes, and to wake the writer's thread
             # costs more than a second write.
             for _ in range(_WRITES):
-                if not data or self.broken or self._may_block():
-                    break
-                rest = self._write(data[: select.PIPE_BUF])
-                data = rest + data[select.PIPE_BUF :]
-                if rest:
+                piece = data[: select.PIPE_BUF]
+                rest = self._write(piece)
+                data = data[len(piece) - len(rest) :]
+                if not data or rest or self.broken or self._may_block():
                     break
             if data:
-                self._rest = data
+                self._rest = bytes(data)
                 self._hand_over()
                 return
         self._report_broken()
@@ -150,7 +149,7 @@ class Writer:
         self._last.clear()
         return b"".join([item.render() + b"\n" for item in items])
 
-    def _write(self, data: bytes) -> bytes:
+    def _write(self, data: bytes | memoryview) -> bytes:
         """Write it all; what a non-blocking descriptor did not take."""
         view = memoryview(data)
         try:
