@@ -182,8 +182,9 @@ class Rows:
         assert self.cache is not None
         for at, row in enumerate(self.rows):
             if at not in keep:
-                self.parked.append((row, layers.extract(self.cache, at)))
-        self.cache = layers.select(self.cache, keep)
+                self.parked.append((row, layers.extract(self.cache, at, len(row[0]) - 1)))
+        lengths = [len(self.rows[at][0]) - 1 for at in keep]
+        self.cache = layers.select(self.cache, keep, lengths)
         self.rows = [self.rows[at] for at in keep]
         if self.random.random() < 0.5:
             layers.compact(self.cache)
@@ -243,7 +244,7 @@ def test_merging_leaves_the_parts_and_extracting_the_batch_as_they_are(name: str
     for cache, tokens in zip(caches, texts, strict=True):
         read(made, cache, tokens[:-1])
     batched = layers.merge(caches)
-    alone = [layers.extract(batched, at) for at in range(3)]
+    alone = [layers.extract(batched, at, len(texts[at]) - 1) for at in range(3)]
     expected = [oracle(made, [*tokens, 0], len(tokens)) for tokens in texts]
     for some in (caches, alone):
         found = [decode(made, c, t[-1], 1) for c, t in zip(some, texts, strict=True)]
@@ -264,7 +265,7 @@ def test_an_extracted_row_keeps_nothing_of_the_batch() -> None:
     mx.clear_cache()
     before = mx.get_active_memory()
     size = layers.nbytes(batched)
-    row = layers.extract(batched, 3)
+    row = layers.extract(batched, 3, 260)
     mx.eval(layers.arrays(row))
     del batched
     held = mx.get_active_memory() - (before - size)
@@ -283,7 +284,7 @@ def test_what_cannot_be_merged() -> None:
         layers.merge([layers.make(model("wide"), kv_bits=8)])
     batched = layers.merge([layers.make(model("plain"))])
     with pytest.raises(ValueError, match="at least one"):
-        layers.select(batched, [])
+        layers.select(batched, [], [])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -330,7 +331,7 @@ def test_a_row_trimmed_to_nothing_and_an_unset_state_can_be_merged() -> None:
 
     (merged,) = layers.merge([[ArraysCache(2)], [ArraysCache(2)]])
     assert merged.cache == [None, None]
-    assert layers.extract([merged], 1)[0].cache == [None, None]
+    assert layers.extract([merged], 1, 0)[0].cache == [None, None]
 
 
 KINDS: dict[str, tuple[str, int | None, int | None]] = {

@@ -63,9 +63,11 @@ def test_without_streams_more_is_read_at_once() -> None:
 def test_slow_steps_leave_more_time_for_prompts() -> None:
     pace = Pace(MOST)
     assert pace.budget(beside_streams=True) == 0.020
+    assert pace.budget(beside_streams=True, more_wait=True) == 0.035
     for seconds in (0.1, 0.1, 0.9):  # an outlier widens nothing
         pace.stepped(seconds)
     assert pace.budget(beside_streams=True) == pytest.approx(0.2)
+    assert pace.budget(beside_streams=True, more_wait=True) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("most", [1, 7, 16, 100])

@@ -60,14 +60,17 @@ _EMPTY_SHARE = 8
 
 @dataclass(slots=True, eq=False)
 class _Segment:
-    """Draws that are not read yet.
+    """The present tokens of some rows: drawn and not read yet, or the last ones of their prompts.
 
     Attributes:
-        places: which of the draws belong to the batch's rows, in the order of the cache.
+        tokens: `[n]`.
+        draws: None where the tokens are known already.
+        places: which of the tokens belong to the batch's rows, in the order of the cache.
         rows: whose they are; None where the row has left.
     """
 
-    draws: Draws
+    tokens: mx.array
+    draws: Draws | None
     places: list[int]
     rows: list[Row | None]
 
@@ -75,11 +78,15 @@ class _Segment:
 class Batch:
     """See the module. `launch` and `advance` alternate; rows join and leave between them."""
 
-    def __init__(self, rows: Sequence[Row], cache: list[Any], *, merged: bool = False) -> None:
+    def __init__(
+        self, rows: Sequence[Row], cache: list[Any], *, merged: bool = False, wait: bool = False
+    ) -> None:
         """Start with rows whose prompts are read but for the last token.
 
         Args:
             rows: of one model; several if `cache` is merged from theirs.
+            wait: draw the first tokens in the next `launch`, for it is likely to be that of a
+                batch that takes these rows in: one forward pass less.
 
         Raises:
             Exception: what a row's sampler or the model raises; the row's own fault if it is one.
@@ -98,9 +105,13 @@ class Batch:
         self._samplers = SamplerBatch(
             [(row.job.sampling, len(row.drawn), row.history) for row in rows]
         )
-        draws = self._forward(mx.array(last, dtype=mx.uint32))
-        mx.async_eval(draws.arrays())  # type: ignore[no-untyped-call]
-        self._current = [_Segment(draws, list(range(len(rows))), list(rows))]
+        tokens = mx.array(last, dtype=mx.uint32)
+        draws = None
+        if not wait:
+            draws = self._forward(tokens)
+            tokens = draws.tokens
+            mx.async_eval(draws.arrays())  # type: ignore[no-untyped-call]
+        self._current = [_Segment(tokens, draws, list(range(len(rows))), list(rows))]
         self._next: Draws | None = None
 
     @property
@@ -121,7 +132,12 @@ class Batch:
         """
         import mlx.core as mx
 
-        if all(row.left <= 1 for row in self.rows):
+        if not any(
+            row.left > (segment.draws is not None)
+            for segment in self._current
+            for row in segment.rows
+            if row is not None
+        ):
             return False
         self._next = self._forward(self._tokens())
         mx.async_eval(self._next.arrays())  # type: ignore[no-untyped-call]
@@ -135,6 +151,8 @@ class Batch:
         """
         ended: list[Ended] = []
         for segment in self._current:
+            if segment.draws is None:
+                continue
             drawn = segment.draws.read()
             for row, place in zip(segment.rows, segment.places, strict=True):
                 if row is None:
@@ -148,7 +166,7 @@ class Batch:
         self._current = []
         if self._next is not None:
             places = list(range(len(self._places)))
-            self._current = [_Segment(self._next, places, list(self._places))]
+            self._current = [_Segment(self._next.tokens, self._next, places, list(self._places))]
             self._next = None
         return ended
 
@@ -156,7 +174,8 @@ class Batch:
         """Wait for what was started, without reading it."""
         import mlx.core as mx
 
-        mx.eval([array for segment in self._current for array in segment.draws.arrays()])
+        started = [segment.draws for segment in self._current if segment.draws is not None]
+        mx.eval([array for draws in started for array in draws.arrays()])
 
     def join(self, others: Sequence[Batch]) -> None:
         """Take over the rows of other batches."""
@@ -201,10 +220,11 @@ class Batch:
         if len(places) == len(self._places):
             return
         if len(places) == 1:
-            self._cache = layers.extract(self._cache, places[0])
+            self._cache = layers.extract(self._cache, places[0], self.rows[0].fed)
             self._merged = False
         else:
-            self._cache = layers.select(self._cache, places)
+            lengths = [row.fed for row in self.rows]
+            self._cache = layers.select(self._cache, places, lengths)
         self._samplers.take(places)
         self._places = [self._places[at] for at in places]
         for segment in self._current:
@@ -229,7 +249,7 @@ class Batch:
         other._samplers = self._samplers.pick(place)
         other._next = None
         other._current = [
-            _Segment(segment.draws, [at], [row])
+            _Segment(segment.tokens, segment.draws, [at], [row])
             for segment in self._current
             for member, at in zip(segment.rows, segment.places, strict=True)
             if member is row
@@ -240,7 +260,7 @@ class Batch:
     def _extract(self, row: Row) -> list[Any]:
         if not self._merged:
             return self._cache
-        return layers.extract(self._cache, self._places.index(row))
+        return layers.extract(self._cache, self._places.index(row), row.fed)
 
     def _tokens(self) -> mx.array:
         """The present tokens in the order of the places, `[B]`, read or not."""
@@ -248,9 +268,8 @@ class Batch:
 
         parts = []
         for segment in self._current:
-            tokens = segment.draws.tokens
-            whole = len(segment.places) == tokens.shape[0]
-            parts.append(tokens if whole else tokens[mx.array(segment.places)])
+            whole = len(segment.places) == segment.tokens.shape[0]
+            parts.append(segment.tokens if whole else segment.tokens[mx.array(segment.places)])
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
     def _forward(self, tokens: mx.array) -> Draws:

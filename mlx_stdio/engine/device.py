@@ -48,6 +48,10 @@ def open_device(blas: str) -> DeviceFacts:
     if gpu and mx.metal.is_available() and recommended:
         # As `mlx_lm` does around each generation; for a process that only infers, once is enough.
         mx.set_wired_limit(recommended)
+    if gpu and mx.cuda.is_available():
+        from mlx_stdio.engine import attention
+
+        attention.install()
     limit = int(recommended * GPU_SHARE) if gpu and recommended else int(ram() * RAM_SHARE)
     return DeviceFacts(
         type="gpu" if gpu else "cpu",

@@ -1,8 +1,9 @@
 """How much of a prompt is read at once, so that running streams do not stall.
 
 A stream's pause while a prompt is read is one decode step and what is read beside it. The rule:
-what is read beside a step takes no longer than two steps or 20 ms, whichever is more. That is less
-than what is promised (4 steps or 50 ms): it is an estimate, on a machine that others use too.
+what is read beside a step takes no longer than two steps or 20 ms, whichever is more (35 ms while
+more prompts wait than rows stream). That is less than what is promised (4 steps or 50 ms): it is an
+estimate, on a machine that others use too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ from __future__ import annotations
 from collections import deque
 
 _BESIDE_STREAMS = 0.020
+_MORE_WAIT = 0.035
+"""Seconds where more prompts wait than rows stream: larger passes serve the many sooner."""
+
 _STEPS = 2.0
 _ALONE = 0.1
 """Seconds that are read at once when nobody streams: until a newcomer's turn comes."""
@@ -116,9 +120,15 @@ class Pace:
         low, high = sorted(self._latest)[:2]
         return min(max(0.0, self._on_line(low, high, 0)), self._known(low))
 
-    def budget(self, *, beside_streams: bool) -> float:
-        """Seconds to spend on prompts in one step."""
-        return max(_BESIDE_STREAMS, _STEPS * self.step) if beside_streams else _ALONE
+    def budget(self, *, beside_streams: bool, more_wait: bool = False) -> float:
+        """Seconds to spend on prompts in one step.
+
+        Args:
+            more_wait: whether more prompts are to be read than rows decode.
+        """
+        if not beside_streams:
+            return _ALONE
+        return max(_MORE_WAIT if more_wait else _BESIDE_STREAMS, _STEPS * self.step)
 
     def chunk(self, seconds: float, *, beside_streams: bool) -> int:
         """How many tokens to read in that time; at least one."""

@@ -55,7 +55,7 @@ class Prompts:
     def read(
         self,
         *,
-        beside_streams: bool,
+        streams: int,
         on_done: Callable[[Reading], None],
         on_together: Callable[[Sequence[Reading], list[Any]], None],
         on_failed: Callable[[Row, Exception], None],
@@ -63,13 +63,15 @@ class Prompts:
         """Read as much as one step allows.
 
         Args:
-            beside_streams: whether any row decodes, of this or of another model.
+            streams: how many rows decode, of this and of other models.
             on_done: a prompt is read; what this raises is the prompt's own failure.
             on_together: several are read, into one batched cache.
             on_failed: a row's prompt cannot be read.
         """
         now = time.monotonic()
-        end = now + self._pace.budget(beside_streams=beside_streams)
+        beside_streams = streams > 0
+        more_wait = len(self.readings) > streams
+        end = now + self._pace.budget(beside_streams=beside_streams, more_wait=more_wait)
         first = True
         while self.readings:
             size = self._pace.chunk(end - now, beside_streams=beside_streams)
@@ -146,7 +148,7 @@ class Prompts:
             layers.own_states(cache)
             mx.eval(layers.arrays(cache))
             for at, reading in enumerate(group):
-                reading.was_read(lambda at=at: layers.extract(cache, at))  # type: ignore[misc]
+                reading.was_read(cache, at)
             on_together(group, cache)
         except Exception as error:  # noqa: BLE001 - a model's code may raise anything
             self._failed += 1

@@ -8,7 +8,6 @@ first reads it and the others find it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.engine.row import Row
@@ -169,16 +168,18 @@ class Reading:
             return False
         return self._tokens[:_WORTH_KEEPING] == other._tokens[:_WORTH_KEEPING]
 
-    def was_read(self, cache: Callable[[], list[Any]]) -> None:
+    def was_read(self, batched: list[Any], row: int) -> None:
         """All of it was read in a pass with others.
 
         Args:
-            cache: gives its own, if it is wanted.
+            batched: the cache of that pass.
+            row: its own place in there.
         """
         self._read = self._end
         self.caches = []
         if self._prefixes is not None and not self.lends and self._end >= _WORTH_KEEPING:
-            self._prefixes.put(self._stages[0][1], self._tokens[: self._end], cache())
+            own = layers.extract(batched, row, self._end)
+            self._prefixes.put(self._stages[0][1], self._tokens[: self._end], own)
         self._stage = 1
 
     def start_over(self) -> None:

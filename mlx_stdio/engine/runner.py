@@ -96,9 +96,9 @@ class Runner:
         return bool(self.prompts or self.batches)
 
     @property
-    def streaming(self) -> bool:
-        """Whether any row decodes."""
-        return bool(self.batches)
+    def streams(self) -> int:
+        """How many rows decode."""
+        return sum(len(batch.rows) for batch in self.batches)
 
     @property
     def urgent(self) -> bool:
@@ -135,11 +135,11 @@ class Runner:
         for batch in list(self.batches):
             self._retire(batch, [(row, None) for row in batch.rows if row.job.sink.closed])
 
-    def step(self, *, beside_streams: bool) -> None:
+    def step(self, streams: int) -> None:
         """One token for every row, and a part of the prompts.
 
         Args:
-            beside_streams: whether any row decodes, of this or of another model.
+            streams: how many rows decode, of this and of other models.
         """
         began = time.monotonic()
         decoded = self._decode()
@@ -147,7 +147,7 @@ class Runner:
         if decoded and not self.prompts:
             self.pace.stepped(after - began)
         self.prompts.read(
-            beside_streams=beside_streams,
+            streams=streams,
             on_done=self._begin,
             on_together=self._begin_together,
             on_failed=self._finish,
@@ -198,16 +198,23 @@ class Runner:
         if row.job.draft is not None:
             self.batches.append(Speculative(row, reading.caches))
         else:
-            self.batches.append(Batch([row], reading.caches[0]))
+            wait = self._decodes_in_batches()
+            self.batches.append(Batch([row], reading.caches[0], wait=wait))
             self._lend(reading)
 
     def _begin_together(self, readings: Sequence[Reading], cache: list[Any]) -> None:
         rows = [reading.row for reading in readings]
         for row in rows:
             row.prompt_read()
-        self.batches.append(Batch(rows, cache, merged=True))
+        wait = self._decodes_in_batches()
+        self.batches.append(Batch(rows, cache, merged=True, wait=wait))
         for reading in readings:
             self._lend(reading)
+
+    def _decodes_in_batches(self) -> bool:
+        """Whether a newcomer is likely to be merged with others before the next step."""
+        mergeable = any(isinstance(b, Batch) and b.mergeable for b in self.batches)
+        return mergeable and self._can_batch()
 
     def _lend(self, reading: Reading) -> None:
         """While the row decodes, others find its prompt in its own cache."""

@@ -362,9 +362,9 @@ class Scheduler:
             return False
         runner = self._turns.next(busy)
         began = time.monotonic()
-        beside_streams = any(other.streaming for other in busy)
-        self._prefixes.hurried = beside_streams
-        runner.step(beside_streams=beside_streams)
+        streams = sum(other.streams for other in busy)
+        self._prefixes.hurried = streams > 0
+        runner.step(streams)
         self._turns.charge(runner, time.monotonic() - began)
         self._ledger.relieve()
         return True

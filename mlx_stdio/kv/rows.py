@@ -139,30 +139,60 @@ def extend(batched: list[Any], other: list[Any]) -> list[Any]:
     return batched
 
 
-def select(batched: list[Any], rows: list[int]) -> list[Any]:
-    """Keep only these rows (at least one), in this order, in place.
+def select(batched: list[Any], rows: list[int], lengths: list[int]) -> list[Any]:
+    """Keep only these rows (at least one), in this order, in place; waits for nothing.
+
+    Args:
+        lengths: tokens that each of them has seen. What is padding in all of them goes.
 
     Returns:
         the same batched cache.
     """
     if not rows:
         raise ValueError("a batched cache has at least one row")
-    for layer in batched:
-        layer.filter(rows)
+    for leaf in leaves(batched):
+        if _is_plain(leaf) and leaf.keys is not None:
+            _select_keys(leaf, rows, lengths)
+        else:
+            leaf.filter(rows)
     return batched
 
 
-def extract(batched: list[Any], row: int) -> list[Any]:
-    """One row as a cache of its own; the batched cache stays as it is.
-
-    Once its arrays are evaluated it holds nothing of the batch's buffers.
-    """
-    return [map_leaves(layer, lambda leaf: _extract_leaf(leaf, row)) for layer in batched]
-
-
-def _extract_leaf(leaf: Any, row: int) -> Any:
+def _select_keys(leaf: Any, rows: list[int], lengths: list[int]) -> None:
+    """Upstream's own asks the device for the padding, layer by layer, while a step is in flight."""
     import mlx.core as mx
 
+    at = mx.array(rows)
+    spare = leaf._idx - max(lengths)
+    leaf._idx -= spare
+    leaf.offset = leaf.offset[at]
+    leaf.left_padding = mx.array([leaf._idx - length for length in lengths])
+    leaf.keys, leaf.values = leaf.keys[at], leaf.values[at]
+    if spare:
+        leaf.keys, leaf.values = leaf.keys[..., spare:, :], leaf.values[..., spare:, :]
+
+
+def _is_plain(leaf: Any) -> bool:
+    cls = type(leaf)
+    return cls.__name__ == "BatchKVCache" and cls.__module__ == "mlx_lm.models.cache"
+
+
+def extract(batched: list[Any], row: int, length: int) -> list[Any]:
+    """One row as a cache of its own; the batched cache stays as it is. Waits for nothing.
+
+    Once its arrays are evaluated it holds nothing of the batch's buffers.
+
+    Args:
+        length: tokens that the row has seen.
+    """
+    return [map_leaves(layer, lambda leaf: _extract_leaf(leaf, row, length)) for layer in batched]
+
+
+def _extract_leaf(leaf: Any, row: int, length: int) -> Any:
+    import mlx.core as mx
+
+    if _is_plain(leaf):
+        return _extract_keys(leaf, row, length)
     if kind_of(leaf) != "recurrent":
         return leaf.extract(row)
     # Upstream's own gives views of the batch, and fails on a state that is unset.
@@ -170,4 +200,18 @@ def _extract_leaf(leaf: Any, row: int) -> Any:
     for at, state in enumerate(leaf.cache):
         if state is not None:
             alone[at] = mx.contiguous(state[row : row + 1])
+    return alone
+
+
+def _extract_keys(leaf: Any, row: int, length: int) -> Any:
+    """Upstream's own asks the device for the padding."""
+    import mlx.core as mx
+    from mlx_lm.models.cache import KVCache
+
+    alone = KVCache()
+    if length and leaf.keys is not None:
+        begin, end = leaf._idx - length, leaf._idx
+        alone.keys = mx.contiguous(leaf.keys[row : row + 1, :, begin:end])
+        alone.values = mx.contiguous(leaf.values[row : row + 1, :, begin:end])
+        alone.offset = length
     return alone
