@@ -1,4 +1,7 @@
-"""`mlx_lm` without `transformers`: what `models/lean.py` relies on, and the fallback to it."""
+"""`mlx_lm` without `transformers`: what comes of it, and the fallback to it.
+
+`test_lean_pins.py` has what `models/lean.py` relies on.
+"""
 
 from __future__ import annotations
 

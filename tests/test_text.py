@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from msgspec.structs import replace
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from mlx_stdio.errors import EngineError
+from mlx_stdio.models.card import read_card
+from mlx_stdio.models.catalog import EMBEDDED, EMBEDDED_FOLDER
+from mlx_stdio.text.detokenizer import WindowDetokenizer
+from mlx_stdio.text.model import TextModel
 from mlx_stdio.text.stream import TextStream
 from mlx_stdio.text.template import ChatTemplate, read_template
-from mlx_stdio.text.tokenizer import JsonTokenizer, WindowDetokenizer
-from tests.host import ROOT
+from mlx_stdio.text.tokenizer import JsonTokenizer, load_tokenizer
 
 CORPUS = ["def add(a, b):\n    return a + b\n" * 9, "it's the quick fox. " * 9, "你好 🎉 é" * 9]
 
@@ -177,37 +187,18 @@ def test_an_unfinished_character_comes_out_at_the_end() -> None:
     assert pieces == ["", "", "\ufffd"]
 
 
-TEXTS = [
-    "hello world",
-    "  spaced  ",
-    "def f():\n\treturn 1",
-    "你好 🎉 é",
-    "<|im_start|>x<|im_end|>",
-    "",
-]
-
-
-def test_encode_is_auto_tokenizers(models: Path) -> None:
-    script = (
-        "import json,sys; from transformers import AutoTokenizer;"
-        "t=AutoTokenizer.from_pretrained(sys.argv[1]);"
-        "print(json.dumps([[t.encode(x,add_special_tokens=s) for x in json.loads(sys.argv[2])]"
-        " for s in (False,True)]))"
+def test_long_texts_have_the_same_ids() -> None:
+    """They take another way through the library, which lets other threads run."""
+    inner = byte_level()
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(models / "tiny"), json.dumps(TEXTS)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    tokenizer = JsonTokenizer.load(models / "tiny" / "tokenizer.json")
-    own = [[tokenizer.encode(x, special=special) for x in TEXTS] for special in (False, True)]
-    assert own == json.loads(done.stdout.splitlines()[-1])
+    tokenizer = JsonTokenizer(inner)
     long = "the quick brown fox 🎉 " * 500
-    assert tokenizer.encode(long, special=False) == list(
-        tokenizer._inner.encode(long, add_special_tokens=False).ids
-    )
+    for special in (False, True):
+        ids = list(inner.encode(long, add_special_tokens=special).ids)
+        assert tokenizer.encode(long, special=special) == ids
+    assert len(ids) > 2048
 
 
 HELLO = [{"role": "user", "content": "<hé>"}]
@@ -260,8 +251,20 @@ def test_where_a_template_is_found(tmp_path: Path) -> None:
     assert template.render(HELLO) == "D"
     assert template.render(HELLO, tools=[{"type": "function"}]) == "T"
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "J"}))
-    assert read_template(tmp_path).render(HELLO) == "J"
+    assert read_template(tmp_path).render(HELLO) == "D"
     (tmp_path / "chat_template.jinja").write_text("{{ 'F' }}")
     assert read_template(tmp_path).render(HELLO) == "F"
+    assert read_template(tmp_path, {"eos_token": "<e>"}).special == {"eos_token": "<e>"}
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    assert read_template(tmp_path).render(HELLO) == "D"
+    config.write_text("{")
     assert read_template(tmp_path).render(HELLO) == "J"
+
+
+def test_a_text_ends_with_the_configs_tokens_and_the_tokenizers() -> None:
+    card = read_card(EMBEDDED, EMBEDDED_FOLDER)
+    tokenizer = load_tokenizer(EMBEDDED, EMBEDDED_FOLDER, trust_remote_code=False)
+    own = {tokenizer.token_id(tokenizer.special_texts["eos_token"])}
+    for ids in (frozenset({3, 5}), frozenset()):
+        text = TextModel(replace(card, eos_ids=ids), tokenizer, ChatTemplate("", {}))
+        assert text.eos_ids == ids | own

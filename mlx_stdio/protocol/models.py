@@ -27,7 +27,11 @@ class ModelState(Result, kw_only=True):
     last_used_seconds_ago: float | None = None
     keep_alive_seconds: float | None = None
     tokenizer: Annotated[
-        str | None, doc("`tokenizers`, or `transformers` where the folder needs the fallback.")
+        Literal["tokenizers", "transformers"] | None,
+        doc(
+            "The library that reads its texts, `transformers` where the folder needs it; "
+            "absent while the tokenizer is not loaded."
+        ),
     ] = None
 
 

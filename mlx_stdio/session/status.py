@@ -12,9 +12,10 @@ from mlx_stdio.models.card import Card, read_card
 from mlx_stdio.models.catalog import Catalog
 from mlx_stdio.models.residency import Resident
 from mlx_stdio.protocol.lifecycle import Device, Memory, RequestCounts, StatusResult
-from mlx_stdio.protocol.models import ModelState
+from mlx_stdio.protocol.models import ModelState, State
 from mlx_stdio.session.registry import Registry
 from mlx_stdio.text.model import TextStore
+from mlx_stdio.text.tokenizer import Kind
 
 if TYPE_CHECKING:
     from mlx_stdio.engine.engine import Engine
@@ -60,7 +61,6 @@ def status(
 
 def resident_state(resident: Resident, texts: TextStore) -> ModelState:
     """A model in memory."""
-    text = texts.ready(resident.card.id)
     return ModelState(
         id=resident.card.id,
         state="ready",
@@ -73,7 +73,7 @@ def resident_state(resident: Resident, texts: TextStore) -> ModelState:
         running=resident.users,
         last_used_seconds_ago=round(time.monotonic() - resident.last_used, 3),
         keep_alive_seconds=resident.keep_alive,
-        tokenizer=text.tokenizer.kind if text else None,
+        tokenizer=_tokenizer(resident.card.id, texts),
     )
 
 
@@ -87,25 +87,32 @@ def list_models(engine: Engine, catalog: Catalog, texts: TextStore) -> list[Mode
     rows = [resident_state(resident, texts) for resident in engine.cache.snapshot()]
     listed = {row.id for row in rows}
     if loading is not None and loading.id not in listed:
-        rows.append(_card_state(loading, loading=True))
+        rows.append(_card_state(loading, "loading", texts))
         listed.add(loading.id)
     for model_id, folder in catalog.known():
         if model_id in listed:
             continue
         try:
-            rows.append(_card_state(read_card(model_id, folder)))
+            rows.append(_card_state(read_card(model_id, folder), "available", texts))
         except EngineError:
             continue
     return rows
 
 
-def _card_state(card: Card, *, loading: bool = False) -> ModelState:
+def _card_state(card: Card, state: State, texts: TextStore) -> ModelState:
     return ModelState(
         id=card.id,
-        state="loading" if loading else "available",
+        state=state,
         path=str(card.path),
         model_type=card.model_type,
         context_length=card.context_length,
         vocabulary_size=card.vocabulary_size,
         bytes=card.disk_bytes,
+        tokenizer=_tokenizer(card.id, texts),
     )
+
+
+def _tokenizer(model_id: str, texts: TextStore) -> Kind | None:
+    """Which library reads its texts, if its tokenizer is loaded."""
+    text = texts.ready(model_id)
+    return text.tokenizer.kind if text is not None else None

@@ -6,14 +6,13 @@ Granite and Codestral.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mlx_stdio.errors import EngineError
 from mlx_stdio.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
+class _Family(Struct, frozen=True):
     """Attributes:
     suffix_first: the suffix stands before the prefix.
     line_last: what is on the cursor's line already stands after the middle token, as if it

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Any
 
 from mlx_stdio.errors import EngineError
+from mlx_stdio.log import Log
 from mlx_stdio.models.card import Card
 from mlx_stdio.text.template import ChatTemplate, read_template
 from mlx_stdio.text.tokenizer import Tokenizer, load_tokenizer
@@ -23,10 +24,11 @@ class TextModel:
         self.card = card
         self.tokenizer = tokenizer
         self._template = template
-        self.bos = template.special.get("bos_token")
-        eos = template.special.get("eos_token")
+        self.bos = tokenizer.special_texts.get("bos_token")
+        eos = tokenizer.special_texts.get("eos_token")
         eos_id = tokenizer.token_id(eos) if eos is not None else None
-        self.eos_ids = card.eos_ids or frozenset(() if eos_id is None else (eos_id,))
+        # Both, as `mlx_lm` does: a chat's turn may end with another token than the config's text.
+        self.eos_ids = card.eos_ids | frozenset(() if eos_id is None else (eos_id,))
 
     def encode_prompt(self, text: str) -> list[int]:
         """Token ids of a raw prompt; a prompt that begins with the BOS text gets no second one."""
@@ -61,7 +63,8 @@ class TextStore:
 
     _MOST = 8
 
-    def __init__(self, *, trust_remote_code: bool) -> None:
+    def __init__(self, log: Log, *, trust_remote_code: bool) -> None:
+        self._log = log
         self._trust_remote_code = trust_remote_code
         self._models: OrderedDict[str, TextModel] = OrderedDict()
         self._lock = threading.Lock()  # around the dictionary, never for long
@@ -83,13 +86,20 @@ class TextStore:
                 tokenizer = load_tokenizer(
                     card.id, card.path, trust_remote_code=self._trust_remote_code
                 )
-                found = TextModel(card, tokenizer, read_template(card.path))
+                self._tell(card.id, tokenizer)
+                template = read_template(card.path, tokenizer.special_texts)
+                found = TextModel(card, tokenizer, template)
         with self._lock:
             self._models[card.id] = found
             self._models.move_to_end(card.id)
             if len(self._models) > self._MOST:
                 self._models.popitem(last=False)
         return found
+
+    def _tell(self, model_id: str, tokenizer: Tokenizer) -> None:
+        """Log which path was taken, and why it was the slow one."""
+        why = {} if tokenizer.reason is None else {"reason": tokenizer.reason}
+        self._log.info("tokenizer.loaded", model=model_id, kind=tokenizer.kind, **why)
 
     def forget(self, model_id: str) -> None:
         """Its weights were given back, so its vocabulary goes too."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlx_stdio.text.tokenizer import Detokenizer
+from mlx_stdio.text.detokenizer import Detokenizer
 
 
 class TextStream:

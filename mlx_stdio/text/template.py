@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.errors import EngineError, invalid_params
+from mlx_stdio.text.folder import read_object
+from mlx_stdio.text.special import read_special
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from jinja2.nodes import Node
     from jinja2.parser import Parser
 
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token")
+# The names under which reasoning is known; the first that a message has is given under the others.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class ChatTemplate:
@@ -53,13 +56,13 @@ class ChatTemplate:
             EngineError: `invalidParams` when the template refuses the messages, `unsupported`
                 when it does not compile.
         """
-        name = "tool_use" if tools and "tool_use" in self._sources else "default"
+        name = "tool_use" if tools is not None and "tool_use" in self._sources else "default"
         template = self._template(name)
         try:
             return template.render(
                 **{
                     **self.special,
-                    "messages": messages,
+                    "messages": [_message(message) for message in messages],
                     "tools": tools,
                     "documents": None,
                     "add_generation_prompt": add_generation_prompt,
@@ -78,11 +81,22 @@ class ChatTemplate:
         return self._compiled[name]
 
 
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    """As templates see it: no members without a value, and reasoning by each of its names."""
+    known = {name: value for name, value in message.items() if value is not None}
+    reasoning = next((known[name] for name in _REASONING if name in known), None)
+    if reasoning is None:
+        return known
+    return {"thinking": reasoning, **known, "reasoning_content": reasoning}
+
+
 def _compile(source: str) -> Template:
     from jinja2 import TemplateError
+    from jinja2.exceptions import SecurityError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.nodes import Scope
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import Namespace
 
     class Generation(Extension):
         """`{% generation %}`: for training, it marks what the assistant said; here, just that."""
@@ -93,6 +107,33 @@ def _compile(source: str) -> Template:
             next(parser.stream)
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return [Scope(body)]
+
+    class Variables(Namespace):
+        """`namespace(...)`: no names that could reach Python's own attributes."""
+
+        # Without names of its own, so that `namespace(self=1)` works.
+        def __init__(*arguments: Any, **values: Any) -> None:
+            self, *rest = arguments
+            given = dict(*rest, **values)
+            for name in given:
+                check(name)
+            Namespace.__init__(self, given)
+
+        def __setitem__(self, name: str, value: Any) -> None:
+            check(name)
+            super().__setitem__(name, value)
+
+    class Dictionary:
+        """`dict(...)`, but not the class itself."""
+
+        def __call__(self, *arguments: Any, **values: Any) -> dict[Any, Any]:
+            return dict(*arguments, **values)
+
+        fromkeys = staticmethod(dict.fromkeys)
+
+    def check(name: Any) -> None:
+        if isinstance(name, str) and name.startswith("_"):
+            raise SecurityError(f"a namespace has no member {name!r}")
 
     def raise_exception(message: str) -> None:
         raise TemplateError(message)
@@ -117,6 +158,8 @@ def _compile(source: str) -> Template:
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation]
     )
     environment.filters["tojson"] = tojson
+    environment.globals["namespace"] = Variables
+    environment.globals["dict"] = Dictionary()
     environment.globals["raise_exception"] = raise_exception
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
@@ -127,43 +170,39 @@ def _compile(source: str) -> Template:
         ) from error
 
 
-def read_template(folder: Path) -> ChatTemplate:
-    """The chat template of a model folder, with its special tokens.
+def read_template(folder: Path, special: dict[str, str] | None = None) -> ChatTemplate:
+    """The chat template of a model folder.
 
-    It is `chat_template.jinja`, else `chat_template.json`, else the `chat_template` member of
-    `tokenizer_config.json`; files that cannot be read count as absent, because a model without a
-    template still generates.
+    It is `chat_template.jinja`, with what `additional_chat_templates` adds to it under other
+    names, else the `chat_template` member of `tokenizer_config.json`, else `chat_template.json`,
+    which `transformers` reads for processors only. Files that cannot be read count as absent,
+    because a model without a template still generates.
+
+    Args:
+        special: the special tokens that it may name; what the folder says, if left out.
     """
-    config = _object(folder / "tokenizer_config.json")
-    special_map = {**_object(folder / "special_tokens_map.json"), **config}
-    special = {
-        name: text for name in _SPECIAL if (text := _token_text(special_map.get(name))) is not None
-    }
+    config = read_object(folder / "tokenizer_config.json")
+    if special is None:
+        special = read_special(folder, config, {}, {}).texts
     source: Any = config.get("chat_template")
     if isinstance(source, list):
         rows = [row for row in source if isinstance(row, dict)]
         source = {str(row.get("name")): row.get("template") for row in rows}
-    source = _object(folder / "chat_template.json").get("chat_template", source)
-    jinja_file = folder / "chat_template.jinja"
-    if jinja_file.is_file():
-        with contextlib.suppress(OSError, ValueError):
-            source = jinja_file.read_text(encoding="utf-8")
+    if not source:
+        source = read_object(folder / "chat_template.json").get("chat_template")
+    source = _template_files(folder) or source
     if isinstance(source, dict):
         source = {name: text for name, text in source.items() if isinstance(text, str)}
     return ChatTemplate(source if isinstance(source, (str, dict)) else {}, special)
 
 
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        if not file.is_file():  # a pipe or a device may never come to an end
-            return {}
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _token_text(value: Any) -> str | None:
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+def _template_files(folder: Path) -> dict[str, str]:
+    files = {"default": folder / "chat_template.jinja"}
+    for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
+        files[file.stem] = file
+    found: dict[str, str] = {}
+    for name, file in files.items():
+        with contextlib.suppress(OSError, ValueError):
+            if file.is_file():
+                found[name] = file.read_text(encoding="utf-8")
+    return found

@@ -1,38 +1,45 @@
 """A model folder's tokenizer, behind one small interface.
 
-The common path is `tokenizers` on the folder's `tokenizer.json`. Folders without one
-(SentencePiece, tiktoken, remote code) go through `transformers`, imported only then.
+The common path is `tokenizers` on the folder's `tokenizer.json`. Folders for which that could give
+other token ids than `transformers` gives go through `transformers`, imported only then: `choice.py`
+decides.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mlx_stdio.errors import EngineError
 from mlx_stdio.models.lean import IMPORT_LOCK
+from mlx_stdio.text.choice import TOKENIZER_FILE, choose
+from mlx_stdio.text.detokenizer import Detokenizer, WindowDetokenizer
+from mlx_stdio.text.folder import read_object
+from mlx_stdio.text.rewrites import REWRITES, rewrite
+from mlx_stdio.text.special import read_special
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as FastTokenizer
+
+Kind = Literal["tokenizers", "transformers"]
 
 # Above this many characters the call that releases the interpreter's lock is used.
 _LONG_TEXT = 2048
 
 
-class Detokenizer(Protocol):
-    """Turns tokens into text as they come; never cuts a character."""
-
-    def push(self, token: int) -> str:
-        """The text that this token completes; may be empty."""
-
-    def finish(self) -> str:
-        """What was held back; an unfinished character becomes U+FFFD."""
-
-
 class Tokenizer(Protocol):
-    """What the engine needs of a tokenizer."""
+    """What the engine needs of a tokenizer.
 
-    kind: str
+    Attributes:
+        kind: the library that does the work.
+        reason: why it is not `tokenizers` alone; None where it is.
+        special_texts: `bos_token` and so on to their text, for templates.
+    """
+
+    kind: Kind
+    reason: str | None
+    special_texts: dict[str, str]
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids; `special` adds what the tokenizer puts around a text."""
@@ -50,20 +57,43 @@ class Tokenizer(Protocol):
 class JsonTokenizer:
     """`tokenizer.json` through the `tokenizers` library."""
 
-    kind = "tokenizers"
+    kind: Kind = "tokenizers"
+    reason: str | None = None
 
-    def __init__(self, inner: FastTokenizer) -> None:
+    def __init__(self, inner: FastTokenizer, special_texts: dict[str, str] | None = None) -> None:
         self._inner = inner
+        self.special_texts = special_texts or {}
         # A file may carry the padding and truncation of somebody's training run.
         inner.no_padding()
         inner.no_truncation()
 
     @classmethod
-    def load(cls, file: Path) -> JsonTokenizer:
-        """Read the file; raises what `tokenizers` raises."""
+    def load(cls, folder: Path, config: dict[str, Any], name: str) -> JsonTokenizer | None:
+        """Read a folder; raises what `tokenizers` raises.
+
+        Args:
+            config: its `tokenizer_config.json`.
+            name: the class of `transformers` to imitate.
+
+        Returns:
+            None where the file is not of the kind that the class was made for.
+        """
         from tokenizers import Tokenizer as FastTokenizer
 
-        return cls(FastTokenizer.from_file(str(file)))
+        inner: FastTokenizer = FastTokenizer.from_file(str(folder / TOKENIZER_FILE))
+        defaults: dict[str, str | None] = REWRITES[name].defaults if name in REWRITES else {}
+        if inner.padding is not None:
+            defaults = {"pad_token": inner.padding["pad_token"], **defaults}
+        tokens = read_special(folder, config, defaults, inner.get_added_tokens_decoder())
+        if name in REWRITES:
+            rewritten = rewrite(name, inner, config, tokens)
+            if rewritten is None:
+                return None
+            inner = rewritten
+        else:
+            tokens.add_to(inner)
+        inner.encode_special_tokens = bool(config.get("split_special_tokens"))
+        return cls(inner, tokens.texts)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See `Tokenizer`. Long texts let other threads run meanwhile."""
@@ -87,21 +117,21 @@ class JsonTokenizer:
 class TransformersTokenizer:
     """The fallback: whatever `transformers` makes of the folder."""
 
-    kind = "transformers"
+    kind: Kind = "transformers"
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, reason: str) -> None:
         self._inner = inner
+        self.reason: str | None = reason
+        self.special_texts: dict[str, str] = dict(inner.special_tokens_map)
 
     @classmethod
-    def load(cls, folder: Path, *, trust_remote_code: bool) -> TransformersTokenizer:
+    def load(cls, folder: Path, reason: str, *, trust_remote_code: bool) -> TransformersTokenizer:
         """Import `transformers` and let it choose; raises what it raises."""
-        with IMPORT_LOCK:
-            from transformers import AutoTokenizer
-        return cls(
-            AutoTokenizer.from_pretrained(
-                str(folder), local_files_only=True, trust_remote_code=trust_remote_code
-            )
+        factory = _auto_tokenizer(reason)
+        inner = factory.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=trust_remote_code
         )
+        return cls(inner, reason)
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """See `Tokenizer`."""
@@ -116,76 +146,34 @@ class TransformersTokenizer:
 
     def token_id(self, word: str) -> int | None:
         """See `Tokenizer`."""
-        found: int | None = self._inner.get_vocab().get(word)
-        return found
+        return self._vocabulary.get(word)
 
     def detokenizer(self) -> Detokenizer:
         """See `Tokenizer`."""
         return WindowDetokenizer(self)
 
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        found: dict[str, int] = self._inner.get_vocab()  # made anew each time
+        return found
 
-class WindowDetokenizer:
-    """Incremental decoding for any tokenizer: decode a short window twice and take the difference.
 
-    A decoder may treat the first token of a text differently (a leading space is stripped), so a
-    few tokens that are already out stay in the window as context, and special tokens, which have
-    no text, never enter it. Text that ends in U+FFFD may be half a character and waits; when too
-    many tokens wait, their bytes are invalid, and all but the possible half at the end goes out.
+def _auto_tokenizer(reason: str) -> Any:
+    """`transformers.AutoTokenizer`.
+
+    Raises:
+        EngineError: it is not installed, or not whole.
     """
-
-    _MOST_PENDING = 8
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._tokens: list[int] = []
-        self._known = 0  # tokens of the window whose text is out
-        self._out = ""  # the text of those tokens, decoded alone
-
-    def push(self, token: int) -> str:
-        """See `Detokenizer`."""
-        text = self._decode([*self._tokens, token])
-        if self._known == len(self._tokens) and text == self._out and self._has_no_text(token):
-            return ""
-        self._tokens.append(token)
-        if not text.endswith("\ufffd"):
-            return self._release(text, len(self._tokens))
-        pending = len(self._tokens) - self._known
-        return self._release_settled(text) if pending >= self._MOST_PENDING else ""
-
-    def finish(self) -> str:
-        """See `Detokenizer`."""
-        if self._known == len(self._tokens):
-            return ""
-        return self._release(self._decode(self._tokens), len(self._tokens))
-
-    def _decode(self, tokens: list[int]) -> str:
-        return self._tokenizer.decode(tokens, skip_special=True)
-
-    def _has_no_text(self, token: int) -> bool:
-        # A space at the very beginning may have been stripped: it still counts for the next token.
-        return self._out != "" or self._tokenizer.decode([token], skip_special=False) != ""
-
-    def _release_settled(self, text: str) -> str:
-        """Let invalid bytes go, up to a place where no character can be cut."""
-        for end in range(self._known + 1, len(self._tokens)):
-            if len(self._tokens) - end >= self._MOST_PENDING:
-                continue
-            head, tail = self._decode(self._tokens[:end]), self._decode(self._tokens[end:])
-            if head + tail == text:
-                return self._release(head, end)
-        return ""
-
-    def _release(self, text: str, end: int) -> str:
-        """Let the text of the window's first `end` tokens go."""
-        if text.startswith(self._out):
-            piece = text[len(self._out) :]
-        else:  # invalid bytes after these changed what is out: they can only be read alone
-            piece = self._decode(self._tokens[self._known : end])
-        # Keep the tokens of this piece as the next one's context.
-        self._tokens = self._tokens[self._known :]
-        self._known = end - self._known
-        self._out = self._decode(self._tokens[: self._known])
-        return piece
+    try:
+        with IMPORT_LOCK:
+            from transformers import AutoTokenizer
+    except ImportError as error:
+        raise EngineError(
+            "modelLoadFailed",
+            f"tokenizer: {reason}, so it needs `transformers`, which cannot be imported "
+            f"({error}); install it with `pip install transformers sentencepiece`",
+        ) from error
+    return AutoTokenizer
 
 
 def load_tokenizer(model_id: str, folder: Path, *, trust_remote_code: bool) -> Tokenizer:
@@ -194,11 +182,18 @@ def load_tokenizer(model_id: str, folder: Path, *, trust_remote_code: bool) -> T
     Raises:
         EngineError: `modelLoadFailed`, with what the library found wrong.
     """
-    file = folder / "tokenizer.json"
     try:
-        if file.is_file():
-            return JsonTokenizer.load(file)
-        return TransformersTokenizer.load(folder, trust_remote_code=trust_remote_code)
+        config = read_object(folder / "tokenizer_config.json")
+        choice = choose(folder, config, trust_remote_code=trust_remote_code)
+        reason = choice.reason
+        if reason is None:
+            lean = JsonTokenizer.load(folder, config, choice.name)
+            if lean is not None:
+                return lean
+            reason = f"`{choice.name}` is not made for this kind of {TOKENIZER_FILE}"
+        return TransformersTokenizer.load(folder, reason, trust_remote_code=trust_remote_code)
+    except EngineError as error:
+        raise EngineError(error.kind, error.message, model=model_id) from error
     except Exception as error:
         raise EngineError(
             "modelLoadFailed", f"tokenizer: {type(error).__name__}: {error}", model=model_id
