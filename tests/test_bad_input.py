@@ -157,7 +157,9 @@ BROKEN: dict[str, Callable[[Path], Any]] = {
     ),
     "wrong shape": _config(lambda c: c.update(hidden_size=96)),
     "wrong vocabulary": _config(lambda c: c.update(vocab_size=4096)),
-    "index names a missing file": _index({"weight_map": {"a": "model-00002.safetensors"}}),
+    "index names a missing file": _index(
+        {"weight_map": {"a": "model-00002.safetensors", "b": "model.safetensors"}}
+    ),
     "index is odd": _index({"weight_map": ["a"]}),
     "no tokenizer": lambda f: (f / "tokenizer.json").unlink(),
     "broken tokenizer": lambda f: (f / "tokenizer.json").write_text('{"version": 1}'),

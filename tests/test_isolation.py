@@ -5,11 +5,11 @@ have drawn without it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mlx_stdio.engine.sampling import Sampling
 from mlx_stdio.kv import layers

@@ -6,11 +6,11 @@ import random
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mlx_stdio.kv.geometry import Geometry
 from mlx_stdio.kv.prefixes import Prefixes

@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mlx_stdio.errors import EngineError
 from mlx_stdio.kv.geometry import Geometry
+from mlx_stdio.models import ability
 from mlx_stdio.models.card import Card
 from mlx_stdio.models.catalog import EMBEDDED
 from mlx_stdio.models.lean import load_model_function
 
 _SLICE_BYTES = 32 * 1024 * 1024
+_LONGEST = 2000
+"""Characters of an error's text."""
+_FEW_FILES = 16
+"""Fewer than any limit of open files leaves room for."""
+_OTHER_FILES = 256
+"""More than the engine has open beside a model's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Struct, frozen=True):
     """A model whose weights are in memory.
 
     Attributes:
@@ -52,6 +59,13 @@ def load_steps(card: Card, *, trust_remote_code: bool) -> Iterator[tuple[int, in
     Raises:
         EngineError: `modelLoadFailed`, with what `mlx_lm` found wrong.
     """
+    if card.code is not None and not trust_remote_code:
+        raise EngineError(
+            "modelLoadFailed",
+            f"the model brings code of its own, {card.code!r}, which an engine runs only if it was "
+            "started with --trust-remote-code (trust_remote_code of mlx_lm)",
+            model=card.id,
+        )
     try:
         yield (0, card.disk_bytes)
         yield from _steps(card, trust_remote_code)
@@ -60,7 +74,7 @@ def load_steps(card: Card, *, trust_remote_code: bool) -> Iterator[tuple[int, in
         failure = error.with_traceback(None)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a model's code may raise anything
         # `SystemExit` too: one architecture's module calls `sys.exit` when a package is missing.
-        failure = EngineError("modelLoadFailed", f"{type(error).__name__}: {error}", model=card.id)
+        failure = EngineError("modelLoadFailed", _shortened(error), model=card.id)
     # Without the first error: its traceback would keep what was read so far in memory.
     raise failure
 
@@ -70,10 +84,14 @@ def _steps(card: Card, trust_remote_code: bool) -> Iterator[tuple[int, int] | We
     from mlx.utils import tree_flatten
 
     load_model = load_model_function()
+    if card.files > _FEW_FILES:
+        _allow_open_files(card.files)
     model, _ = load_model(card.path, lazy=True, trust_remote_code=trust_remote_code)
     if card.id == EMBEDDED and mx.default_device() == mx.cpu:
         # Stored in 16 bits for the repository's sake; 32 is what a CPU computes fast.
         model.set_dtype(mx.float32)
+    geometry = Geometry.probe(model)
+    _check_ability(model, geometry, card)
     flat: list[Any] = tree_flatten(model.parameters())  # type: ignore[assignment]
     parameters = [value for _, value in flat]
     total = sum(value.nbytes for value in parameters)
@@ -91,7 +109,37 @@ def _steps(card: Card, trust_remote_code: bool) -> Iterator[tuple[int, int] | We
     mx.eval(batch)
     if held:
         yield (total, total)
-    yield Weights(model, total, _vocabulary(model, card), Geometry.probe(model))
+    yield Weights(model, total, _vocabulary(model, card), geometry)
+
+
+def _check_ability(model: Any, geometry: Geometry, card: Card) -> None:
+    try:
+        ability.check(model, geometry)
+        return
+    except Exception as error:  # noqa: BLE001 - a model's code may raise anything
+        reason = f"this device cannot run the model: {_shortened(error)}"
+    # Without the first error, as above.
+    raise EngineError("modelLoadFailed", reason, model=card.id)
+
+
+def _shortened(error: BaseException) -> str:
+    """An error in one message; `mlx_lm` lists every tensor that it has no place for."""
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
+
+
+def _allow_open_files(count: int) -> None:
+    """Let so many more files be open: MLX keeps each until the last of its tensors is read."""
+    try:
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + _OTHER_FILES
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    except (ImportError, OSError, ValueError):
+        return  # MLX says which file it could not open
 
 
 def _vocabulary(model: Any, card: Card) -> int:

@@ -13,8 +13,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from mlx_stdio.errors import EngineError
 from mlx_stdio.models.card import Card
@@ -23,8 +24,7 @@ from mlx_stdio.models.ledger import Ledger
 from mlx_stdio.models.loader import NO_WEIGHTS, Weights, give_back
 
 
-@dataclass(slots=True, eq=False)
-class Resident:
+class Resident(Struct, eq=False):
     """A model in memory."""
 
     card: Card
@@ -211,4 +211,4 @@ class ModelCache:
 
 def weight_estimate(card: Card) -> int:
     """Bytes that a model's weights will take; the embedded one may be widened to 32 bits."""
-    return card.disk_bytes * 2 if card.id == EMBEDDED else card.disk_bytes
+    return card.disk_bytes * 2 if card.id == EMBEDDED else card.disk_bytes + card.growth
