@@ -22,7 +22,7 @@ def read_settings(arguments: list[str]) -> Settings:
     if arguments in ([], ["serve"]):
         return Settings()
     values = vars(_parser().parse_args(arguments))
-    del values["command"]
+    del values["command"], values["profile_start"]
     return Settings(**values)
 
 
@@ -117,6 +117,11 @@ def _parser() -> ArgumentParser:
         help="on a Linux CPU: a system OpenBLAS when there is one, or MLX's own (%(default)s)",
     )
     add("--trust-remote-code", action="store_true", help="run code that a model folder brings")
+    add(
+        "--profile-start",
+        action="store_true",
+        help="start once, generate one token, print where the time went, and leave",
+    )
     add("--log-level", choices=list(LEVELS), default=defaults.log_level, help="(%(default)s)")
     return parser
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 
 from mlx_stdio.log import Log
+from mlx_stdio.marks import mark
 from mlx_stdio.session.ending import Ending
 from mlx_stdio.session.session import Session
 from mlx_stdio.settings import Settings
@@ -22,6 +24,10 @@ from mlx_stdio.wire.writer import Writer
 _CHUNK = 256 * 1024
 _FIRST_MESSAGE_MS = 50
 """How long the start waits for a first message before it goes on with the slow imports."""
+
+_SETTLE_SECONDS = 1.0
+_LOOK_MS = 5
+"""The longest that the event loop waits for the first token, and how often that is looked at."""
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _BACKLOG = 4096
@@ -45,12 +51,16 @@ def serve(pipes: Pipes, settings: Settings, parent: int) -> None:
     session = Session(settings, writer, ending, log)
     watch_host(pipes.stdout, parent, lambda what: ending.leave_now(f"{what} is gone"))
     ended = _answer_first(pipes.stdin, session)
+    mark("main: the first message is handled")
     # The engine's thread imports MLX while this one imports the event loop.
     session.methods.engine.start()
+    mark("main: the methods are imported, the engine's thread runs")
     if settings.preload:
         session.methods.preload()
     if ended:
         session.end_of_input()
+    else:
+        ended = _read_until_settled(pipes.stdin, session, writer, early)
 
     import anyio
 
@@ -66,6 +76,40 @@ def _answer_first(stdin: int, session: Session) -> bool:
     data = _read(stdin)
     session.feed(data or b"")
     return data == b""
+
+
+def _read_until_settled(stdin: int, session: Session, writer: Writer, early: list[int]) -> bool:
+    """Read on with a bare `poll` while the engine's thread imports what the first request needs.
+
+    The threads share one interpreter, and the event loop's import is a fifth of the whole start:
+    it comes when the first token is out, or nothing is to be done. A signal, or a host that does
+    not read, needs the loop at once.
+
+    Returns:
+        whether the host has closed its end.
+    """
+    settled = session.methods.engine.settled
+    end = time.monotonic() + _SETTLE_SECONDS
+    poll = select.poll()
+    poll.register(stdin, select.POLLIN)
+    while not (settled.is_set() or early) and time.monotonic() < end:
+        if writer.backlog > _BACKLOG:
+            return False
+        if poll.poll(_LOOK_MS):
+            data = _read(stdin)
+            if data == b"":
+                session.end_of_input()
+                return True
+            session.feed(data or b"")
+        expire(session, writer)
+    return False
+
+
+def expire(session: Session, writer: Writer) -> None:
+    """Answer what is past its deadline."""
+    if session.deadlines.expire():
+        writer.flush()
+        session.methods.engine.wake()
 
 
 def _read(stdin: int) -> bytes | None:
@@ -101,6 +145,7 @@ class _Loop:
         """Run until the process ends."""
         import anyio
 
+        mark("main: the event loop runs")
         async with anyio.create_task_group() as group:
             group.start_soon(self._take_signals)
             group.start_soon(self._keep_deadlines)
@@ -134,9 +179,7 @@ class _Loop:
             with anyio.move_on_after(self._session.deadlines.next_delay()):
                 await self._deadlines_changed.wait()
             self._deadlines_changed = anyio.Event()
-            if self._session.deadlines.expire():
-                self._writer.flush()
-                self._session.methods.engine.wake()
+            expire(self._session, self._writer)
 
     async def _take_signals(self) -> None:
         import anyio

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -11,8 +11,7 @@ MAX_SECONDS = 1e9
 """Longest time that can be set (31 years): the system's timers do not take any number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Everything that is fixed for the life of the process.
 
     Attributes:

@@ -7,10 +7,10 @@ cancelled, or find the beginning of their prompt in the prefix cache.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mlx_stdio.engine.sampling import Sampling
 from tests.random_models import ARCHITECTURES, make_model

@@ -159,7 +159,12 @@ def converse(host: Host) -> dict[Any, str]:
         ("shutdown", {}),
         ("tokenize", {"text": "x"}),
     ]
-    methods: dict[Any, str] = {}
+    # One place: one of these waits for it, and is told so.
+    ask = {"prompt": [7] * 9, "maxTokens": 30, "ignoreEos": True}
+    both = [host.start("generate", **ask) for _ in range(2)]
+    methods: dict[Any, str] = dict.fromkeys(both, "generate")
+    for request_id in both:
+        host.reply(request_id)
     for method, params in calls:
         request_id = host.start(method, **params)
         methods[request_id] = method
@@ -170,7 +175,7 @@ def converse(host: Host) -> dict[Any, str]:
 
 def test_what_is_sent_is_what_the_document_says(models: Path, document: Any) -> None:
     arguments = ["--models-dir", str(models), "--model", "tiny", "--prefill-step", "32"]
-    with Host(*arguments) as host:
+    with Host(*arguments, "--max-concurrent", "1") as host:
         methods = converse(host)
         seen = messages(host)
     rows = {method["name"]: method for method in document["methods"]}

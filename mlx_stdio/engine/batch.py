@@ -16,8 +16,9 @@ Invariant between two steps: each row's cache has seen exactly `row.fed` tokens 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mlx_stdio.engine.draws import Drawn, Draws
 from mlx_stdio.engine.row import Row
@@ -34,8 +35,7 @@ Ended = tuple[Row, Exception | None]
 """A row that is over, and what it failed with if it did."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class Kept(Struct, frozen=True, eq=False):
     """KV of a row that has left: what the prefix cache may keep."""
 
     key: Key
@@ -58,8 +58,7 @@ _EMPTY_SHARE = 8
 """Empty places are taken out when there is more than one in so many."""
 
 
-@dataclass(slots=True, eq=False)
-class _Segment:
+class _Segment(Struct, eq=False):
     """The present tokens of some rows: drawn and not read yet, or the last ones of their prompts.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from mlx_stdio.engine.blas import use_system_openblas
 
@@ -16,8 +17,7 @@ RAM_SHARE = 0.7
 """The same share of the machine's (or the container's) memory, where the CPU computes."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceFacts:
+class DeviceFacts(Struct, frozen=True):
     """What `engine/status` says of the device.
 
     Attributes:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     import mlx.core as mx
 
 
-@dataclass(frozen=True, slots=True)
-class TokenScore:
+class TokenScore(Struct, frozen=True):
     """Natural-log probabilities at one position, before penalties and sampling.
 
     Attributes:
@@ -27,8 +28,7 @@ Drawn = tuple[int, TokenScore | None]
 """A token, and its log probabilities if the row asked for them."""
 
 
-@dataclass(slots=True, eq=False)
-class Draws:
+class Draws(Struct, eq=False):
     """One token of each row; lazy.
 
     Attributes:

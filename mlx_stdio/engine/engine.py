@@ -17,6 +17,7 @@ from mlx_stdio.engine.job import Job
 from mlx_stdio.engine.scheduler import Scheduler
 from mlx_stdio.kv.prefixes import Prefixes
 from mlx_stdio.log import Log
+from mlx_stdio.marks import mark
 from mlx_stdio.models.ledger import Ledger
 from mlx_stdio.models.residency import ModelCache
 from mlx_stdio.settings import Settings
@@ -59,6 +60,8 @@ class Engine:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self.settled = threading.Event()
+        """Set when the thread has come to its first token, or has nothing to do."""
         self.device: DeviceFacts | None = None
         self.prefixes = Prefixes(self._prefix_limit, _disk(settings, log), log)
         self.ledger = Ledger(lambda: self.memory_limit, self.prefixes)
@@ -120,6 +123,7 @@ class Engine:
             )
             import mlx.core as mx
 
+            mark("engine: MLX is imported")
             # Freed buffers beyond this go back to the system at once.
             mx.set_cache_limit(self.memory_limit // POOL_SHARE)
             while not self._stopping:
@@ -135,6 +139,10 @@ class Engine:
         while self._inbox:
             self.scheduler.add(self._inbox.popleft())
         busy = self.scheduler.tick()
+        if not self.settled.is_set() and (
+            self.scheduler.decoding or not (busy or self.queued or self.scheduler.running)
+        ):
+            self.settled.set()
         deadline = self.scheduler.idle_deadline()
         self._flush()
         if not busy and not self._stopping:

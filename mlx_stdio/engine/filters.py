@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import mlx.core as mx
@@ -28,8 +29,7 @@ LARGEST = 2**31 - 1
 _NOTHING = -math.inf
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Stage:
+class _Stage(Struct, frozen=True, eq=False):
     """A filter's parameter, `[n, 1]`, and the rows it is for; None means all."""
 
     rows: mx.array | None

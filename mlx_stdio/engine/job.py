@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from typing import Literal, Protocol
+
+from msgspec import Struct, field
 
 from mlx_stdio.engine.draws import TokenScore
 from mlx_stdio.engine.sampling import Sampling
@@ -17,8 +18,7 @@ Unit = Literal["requests", "bytes", "tokens"]
 Rank = Literal[0, 1, 2]
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(Struct):
     """How a generation ended. Times in seconds."""
 
     finish_reason: Literal["stop", "length"]
@@ -69,8 +69,7 @@ class ModelSink(Sink, Protocol):
         """The model is not resident any more."""
 
 
-@dataclass(slots=True, eq=False)
-class Prompt:
+class Prompt(Struct, eq=False):
     """A prompt when it is ready: token ids, none outside the vocabulary, and its text stream.
 
     Attributes:
@@ -84,8 +83,7 @@ class Prompt:
     borders: tuple[int, ...] = ()
 
 
-@dataclass(slots=True, eq=False)
-class Draft:
+class Draft(Struct, eq=False):
     """Speculative decoding: what proposes tokens, and how many at once.
 
     Attributes:
@@ -98,8 +96,7 @@ class Draft:
     card: Card | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(Struct, eq=False):
     """A piece of work that concerns one model.
 
     A job is handed over when its request arrives, so that its place in the queue is that of its
@@ -124,8 +121,7 @@ class Job:
     place: int = 0
 
 
-@dataclass(slots=True, eq=False)
-class GenerateJob(Job):
+class GenerateJob(Job, eq=False):
     """Tokens from a prompt.
 
     Attributes:
@@ -145,8 +141,7 @@ class GenerateJob(Job):
     draft: Draft | None = None
 
 
-@dataclass(slots=True, eq=False)
-class LoadJob(Job):
+class LoadJob(Job, eq=False):
     """Make a model resident; it can start when its card is there.
 
     Attributes:
@@ -158,8 +153,7 @@ class LoadJob(Job):
     keep_alive: float | None = None
 
 
-@dataclass(slots=True, eq=False)
-class UnloadJob(Job):
+class UnloadJob(Job, eq=False):
     """Give a model's memory back once the jobs before it have ended."""
 
     sink: ModelSink

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from mlx_stdio.engine.job import Job
+from mlx_stdio.marks import mark
 from mlx_stdio.models.card import Card
 from mlx_stdio.models.loader import Weights, give_back, load_steps
 
@@ -34,11 +35,14 @@ class Loading:
         """
         step = next(self._steps)
         if isinstance(step, Weights):
+            mark("engine: the weights are read")
             now = time.monotonic()
             for job in waiting:
                 job.load_seconds = now - max(self._began, job.arrived)
             return step
         done, total = step
+        if done:
+            mark("engine: the model's code is imported, its first weights are read")
         for job in waiting:
             # A job may see a second load: of a model that had to leave before the job's turn came.
             if done > job.bytes_told:

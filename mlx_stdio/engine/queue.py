@@ -5,14 +5,13 @@ A job that waits for room holds back those behind it that could take the room.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from mlx_stdio.engine.job import GenerateJob, Job, UnloadJob
 from mlx_stdio.models.card import Card
 
 
-@dataclass(slots=True)
-class Look:
+class Look(Struct):
     """What is known of the jobs that were looked at so far, when it is another one's turn.
 
     Attributes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlx_stdio.engine.draws import TokenScore
 from mlx_stdio.engine.job import GenerateJob, Outcome, Prompt
+from mlx_stdio.marks import mark
 
 if TYPE_CHECKING:
     from mlx_stdio.kv.prefixes import Key
@@ -86,6 +87,7 @@ class Row:
         """Its prompt's KV is complete (told again when it had to be read again)."""
         if self._prefilled is None:
             self._prefilled = time.monotonic()
+            mark("engine: the prompt is read")
 
     def accept(self, token: int, score: TokenScore | None = None) -> bool:
         """Take a drawn token, and send what is certain of the text.
@@ -96,6 +98,7 @@ class Row:
         self.drawn.append(token)
         if self._first_token is None:
             self._first_token = time.monotonic()
+            mark("engine: the first token is drawn")
         if score is not None:
             self._unsent_scores.append(score)
         if token in self.prompt.stop_ids:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from mlx_stdio.engine.draws import Draws, Scoring
 from mlx_stdio.engine.filters import EMPTY, LARGEST, Filters, column, penalise
@@ -26,8 +28,7 @@ _COLDEST, _HOTTEST = 1e-6, 1e6
 """Temperatures beyond are these: a division by less, or more, leaves the range of 32 bits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(Struct, frozen=True):
     """How one request's tokens are drawn; every field is off by default.
 
     Attributes:
@@ -58,8 +59,7 @@ class Sampling:
         )
 
 
-@dataclass(slots=True)
-class _Row:
+class _Row(Struct):
     """A row's options and what only the host needs to know of it.
 
     Attributes:

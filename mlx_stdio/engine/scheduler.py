@@ -33,6 +33,7 @@ from mlx_stdio.kv.prefixes import Prefixes
 from mlx_stdio.log import Log
 from mlx_stdio.models.card import Card
 from mlx_stdio.models.ledger import Ledger
+from mlx_stdio.models.loader import give_back
 from mlx_stdio.models.residency import ModelCache, Resident, weight_estimate
 from mlx_stdio.settings import Settings
 
@@ -79,6 +80,11 @@ class Scheduler:
     def running(self) -> int:
         """Rows that are read or decoded now; any thread may ask."""
         return sum(runner.count for runner in list(self._runners.values()))
+
+    @property
+    def decoding(self) -> bool:
+        """Whether any row decodes."""
+        return any(runner.streams for runner in self._runners.values())
 
     @property
     def kv_bytes(self) -> int:
@@ -131,9 +137,7 @@ class Scheduler:
         deadline = self._idle_since + _KEEP_POOL
         if deadline > now:
             return deadline
-        import mlx.core as mx
-
-        mx.clear_cache()
+        give_back()
         self._idle_since = None
         return None
 

@@ -20,8 +20,10 @@ proposals of a pass that is not read yet, if there is one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from mlx_stdio.engine.batch import Ended, Kept, healthy
 from mlx_stdio.engine.draws import Draws
@@ -34,8 +36,7 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
 
-@dataclass(slots=True, eq=False)
-class _Pass:
+class _Pass(Struct, eq=False):
     """A forward pass that is not read yet.
 
     Attributes:

@@ -14,12 +14,12 @@ from __future__ import annotations
 import base64
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from mlx_stdio.kv import codec, layers
 from mlx_stdio.kv.content import model_key
@@ -33,8 +33,7 @@ _NAME = re.compile(r"kv-([0-9a-f]{24})-[0-9a-f]{8}\.safetensors")
 _TEMPORARY = re.compile(r"\.kv-[0-9a-f]{16}\.tmp")
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     name: str
     variant: str
     tokens: bytes
@@ -44,8 +43,7 @@ class _File:
         return not self.whole
 
 
-@dataclass(slots=True, eq=False)
-class Writing:
+class Writing(Struct, eq=False):
     """A file to be written: the bytes are there, the name is known when it is done.
 
     `run` may be called on another thread: it touches no array, and nothing of the index.
@@ -232,7 +230,7 @@ class DiskPrefixes:
         return cache
 
     def _write(self, model_key: str, pieces: list[bytes | memoryview]) -> str | None:
-        temporary = self._folder / f".kv-{secrets.token_hex(8)}.tmp"
+        temporary = self._folder / f".kv-{os.urandom(8).hex()}.tmp"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             size = sum(len(piece) for piece in pieces)

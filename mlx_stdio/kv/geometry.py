@@ -7,8 +7,9 @@ and nothing is allocated. Sizes then follow from how each class grows (`mlx_lm.m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mlx_stdio.kv.kinds import Kind, arrays_of, kind_of, leaves
 
@@ -47,8 +48,7 @@ def group_size(dims: set[int]) -> int | None:
     return next((g for g in (64, 32) if dims and all(d and d % g == 0 for d in dims)), None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
+class _Leaf(Struct, frozen=True):
     """One leaf's figures.
 
     Attributes:
@@ -71,8 +71,7 @@ class _Leaf:
         return values * bits / 8 + 2 * self.item * values / group
 
 
-@dataclass(frozen=True, slots=True)
-class Geometry:
+class Geometry(Struct, frozen=True):
     """What a model's cache takes.
 
     Attributes:

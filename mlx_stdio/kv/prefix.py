@@ -11,8 +11,9 @@ Rules it keeps:
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mlx_stdio.kv import layers
 from mlx_stdio.kv.tokens import WIDTH, longest, pack
@@ -21,16 +22,14 @@ USEFUL = 8
 """Tokens; a shorter prefix costs more to copy than to read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """KV of the first `length` tokens; the cache is the caller's own, its arrays may be lazy."""
 
     cache: list[Any]
     length: int
 
 
-@dataclass(slots=True, eq=False)
-class _Entry:
+class _Entry(Struct, eq=False):
     key: Hashable
     tokens: bytes
     cache: list[Any]

@@ -11,8 +11,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from mlx_stdio.kv import layers
 from mlx_stdio.kv.prefix import Hit, PrefixStore
@@ -47,8 +48,7 @@ _AT_UNLOAD = 0.05
 """Seconds that are spent on writing when a model is unloaded: other models may have streams."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Loan:
+class _Loan(Struct, frozen=True, eq=False):
     """A running row whose KV others may use."""
 
     key: Key

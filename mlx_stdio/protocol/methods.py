@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from mlx_stdio.protocol import inference, lifecycle, models, text
 from mlx_stdio.protocol.base import NoParams, Params
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(Struct, frozen=True):
     """One row of the table.
 
     Attributes:

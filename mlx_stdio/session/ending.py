@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mlx_stdio.log import Log
+from mlx_stdio.marks import marks
 from mlx_stdio.wire.writer import Writer
 
 EXIT_OK: Final = 0
@@ -53,6 +54,7 @@ class Ending:
         self._once.acquire()  # never released: a second caller waits for the end
         if code != EXIT_ENGINE_FAULT:
             self.last()
+        self._log.debug("start.marks", marks=marks())
         self._log.info("exit", code=code, reason=reason)
         os._exit(code)
 

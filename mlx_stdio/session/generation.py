@@ -8,12 +8,12 @@ tokenize) goes to a worker thread, so that cancels and pings behind it are read 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from typing import Any
 
 from mlx_stdio.engine.engine import Engine
 from mlx_stdio.engine.job import GenerateJob
 from mlx_stdio.errors import EngineError
+from mlx_stdio.marks import mark
 from mlx_stdio.models.card import Card, read_card
 from mlx_stdio.models.catalog import Catalog
 from mlx_stdio.protocol.generation import Generation
@@ -28,6 +28,7 @@ from mlx_stdio.protocol.inference import (
 )
 from mlx_stdio.session.prepare import RANKS, draft_of, max_tokens_of, prompt_of, sampling_of
 from mlx_stdio.session.request import GenerationRequest
+from mlx_stdio.session.workers import Workers
 from mlx_stdio.text.model import TextStore
 
 _SHORT_PROMPT = 4096
@@ -42,13 +43,12 @@ class Generations:
         engine: Engine,
         catalog: Catalog,
         texts: TextStore,
-        workers: Callable[[], Executor],
+        workers: Workers,
         default_model: str,
         flush: Callable[[], None],
     ) -> None:
         """Args:
-        workers: gives the pool for slow preparations; made late, because most hosts' requests
-            never need it.
+        workers: for slow preparations.
         flush: called after a preparation, which may have answered its request.
         """
         self._engine = engine
@@ -92,11 +92,14 @@ class Generations:
                 if job.draft is not None and draft_id is not None and draft_folder is not None:
                     job.draft.card = read_card(draft_id, draft_folder)
                 self._fill(job, params, card)
+                mark("prepare: the card is read")
                 # The weights are read from now on, while the prompt is tokenized here.
                 self._engine.wake()
                 text = self._texts.load(card)
+                mark("prepare: the vocabulary is loaded")
                 if not request.closed:
                     job.prompt = prompt_of(params, text)
+                    mark("prepare: the prompt is tokenized")
             except EngineError as error:
                 request.fail(error)
             except Exception as error:  # noqa: BLE001 - the one reply must come
@@ -107,7 +110,7 @@ class Generations:
             self._engine.wake()
 
         self._engine.submit(job)
-        self._workers().submit(prepare)
+        self._workers.submit(prepare)
 
     @staticmethod
     def _fill(job: GenerateJob, params: Generation, card: Card) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Executor
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from mlx_stdio.session.registry import Registry
 from mlx_stdio.session.request import GenerationRequest, ModelRequest, Request, Respond
 from mlx_stdio.session.status import list_models, resident_state, status
 from mlx_stdio.session.unheard import Unheard
+from mlx_stdio.session.workers import Workers
 from mlx_stdio.settings import Settings
 from mlx_stdio.text.model import TextModel, TextStore
 from mlx_stdio.wire.envelope import RequestId, notification_bytes, result_bytes
@@ -63,24 +62,19 @@ class Methods:
         self._on_idle = on_idle
         self.registry = Registry()
         self._catalog = Catalog(settings.models_dir)
-        self._texts = TextStore(trust_remote_code=settings.trust_remote_code)
+        self._texts = TextStore(log, trust_remote_code=settings.trust_remote_code)
         self.engine = Engine(
             settings, log, self._model_changed, on_fatal=on_fatal, flush=writer.flush
         )
+        self._workers = Workers(log)
         self._generations = Generations(
             self.engine,
             self._catalog,
             self._texts,
-            lambda: self._workers,
+            self._workers,
             settings.model,
             writer.flush,
         )
-
-    @cached_property
-    def _workers(self) -> Executor:
-        from concurrent.futures import ThreadPoolExecutor
-
-        return ThreadPoolExecutor(max_workers=2, thread_name_prefix="prepare")
 
     def call(self, name: str, request_id: RequestId, params: Any, respond: Respond) -> None:
         """Start a request.

@@ -5,7 +5,7 @@ Everything here happens before any work is done for a request.
 
 from __future__ import annotations
 
-import secrets
+import os
 from typing import Any, Final
 
 from mlx_stdio.engine.job import Draft, Prompt, Rank
@@ -83,7 +83,7 @@ def sampling_of(params: Generation, card: Card) -> Sampling:
         **values,
         penalty_context=params.repetition_context or 20,
         logit_bias=params.logit_bias or {},
-        seed=secrets.randbits(32) if params.seed is None else params.seed,
+        seed=int.from_bytes(os.urandom(4)) if params.seed is None else params.seed,
         logprobs=params.logprobs,
     )
 

@@ -7,8 +7,7 @@ sections 4 to 6, narrowed as `protocol.md` says (ids are strings or integers).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -23,8 +22,7 @@ MAX_BATCH: Final = 16384
 """Members of a batch. Each may cost a reply fifty times its own length, and the reader its time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A request that wants one reply."""
 
     id: RequestId
@@ -32,24 +30,21 @@ class Call:
     params: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """A message that never gets a reply, not even an error."""
 
     method: str
     params: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Invalid:
+class Invalid(NamedTuple):
     """A message that is not a request; answered with `id` (None where it could not be read)."""
 
     id: RequestId | None
     error: EngineError
 
 
-@dataclass(frozen=True, slots=True)
-class Ignored:
+class Ignored(NamedTuple):
     """A response to a request that we never send; replying to it could start a loop."""
 
 

@@ -10,11 +10,10 @@ Rules it keeps:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Oversize:
+class Oversize(NamedTuple):
     """A message that passed the limit and was skipped."""
 
     limit: int
