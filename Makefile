@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup run test lint bench docs lock clean
+.PHONY: setup run test lint bench docs lock lock-extra standalone clean
 
 setup: $(STAMP)
 
@@ -34,15 +34,51 @@ lint: setup
 docs: setup
 	$(BIN)/python -m tools.reference
 
-# Under 15 minutes on 2 cores. `make bench BENCH='--write docs/performance.md'` keeps the figures.
-bench: setup
+# Under 20 minutes on 2 cores; it rewrites the generated parts of docs/performance.md and its plots.
+# The servers that are measured beside the engine need packages that nothing else does.
+BENCH ?= --write docs/performance.md
+bench: .venv/.bench-installed build/bench/installs.json
 	$(BIN)/python -m bench $(BENCH)
+
+.venv/.bench-installed: requirements/bench.txt $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --compile \
+		-r requirements/bench.txt
+	touch $@
+
+build/bench/installs.json: pyproject.toml requirements/bench.txt | $(STAMP)
+	$(BIN)/python -m bench.installed
 
 # Needs `uv` on the PATH. Hashes without index addresses, for all platforms at once.
 lock:
 	uv pip compile pyproject.toml --extra cpu --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
 		-o requirements/dev.txt
+	uv pip compile --group bench --constraints requirements/dev.txt --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
+		-o requirements/bench.txt
+
+# After `lock`: the same versions as there for what the engine runs with.
+lock-extra:
+	uv pip compile requirements/lean.in --no-deps --constraint requirements/dev.txt --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --quiet \
+		-o requirements/lean.txt
+	uv pip compile --group standalone --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --quiet -o requirements/standalone.txt
+
+# Needs a C compiler, and a quarter of an hour on 2 cores. See docs/standalone.md.
+COMPILER := build/standalone-venv
+standalone: setup $(COMPILER)/.installed
+	$(COMPILER)/bin/python -m tools.standalone $(STANDALONE)
+	$(BIN)/python -m pytest tests/test_standalone.py
+
+$(COMPILER)/.installed: requirements/lean.txt requirements/standalone.txt
+	rm -rf $(COMPILER)
+	$(PYTHON) -m venv $(COMPILER)
+	$(COMPILER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--require-hashes -r requirements/lean.txt
+	$(COMPILER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--require-hashes -r requirements/standalone.txt
+	touch $@
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,8 +1,11 @@
-"""`make bench`: start, memory, and serving many at once, beside `mlx_lm` in process and its server.
+"""`make bench`: what people use today beside the engine, on one machine in one run.
 
-    python -m bench                  the CPU suite, under 15 minutes on 2 cores
+    python -m bench                  the footprint suite, then the CPU suite
+    python -m bench footprint        start, memory, latency, change of the model: under 5 minutes
+    python -m bench cpu              serving many at once, under 15 minutes on 2 cores
     python -m bench gpu              the GPU suite, under 5 minutes
     python -m bench profile          where a decode step's time goes
+    python -m bench budgets          whether the engine keeps to what it may cost
     python -m bench write A.json …   tables and `docs/performance.md` from results on disk
 
 Results go to `build/bench/SUITE.json`, tables to stdout, progress to stderr.
@@ -16,8 +19,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from bench import document, step_profile
+from bench import budgets, document, install_sizes, step_profile
 from bench.contenders import OURS
+from bench.footprint import Footprint
 from bench.models import Shape, make_model
 from bench.processes import system_blas
 from bench.report import Results, heading, table, targets, worse_rows
@@ -25,6 +29,7 @@ from bench.runner import Run, command
 from bench.sizes import CPU_SHAPE, CPU_SIZES, GPU_SHAPE, GPU_SIZES, Sizes
 
 BUILD = Path(__file__).resolve().parent.parent / "build" / "bench"
+FOOTPRINT_LIMIT = 270.0
 _LENGTHS = ("prompt", "new", "joining", "reading", "chat", "probes", "reading_probes")
 
 
@@ -33,10 +38,16 @@ def main() -> int:
     options = _parser().parse_args()
     small = options.shape == "cpu" or (options.shape is None and options.suite != "gpu")
     shape = replace(CPU_SHAPE if small else GPU_SHAPE, bits=options.bits)
+    if options.suite == "budgets":
+        return _budgets(options.results)
     if options.suite == "write":
-        runs = [json.loads(path.read_text()) for path in options.results]
+        runs = _read(options.results)
     elif options.suite == "profile":
         runs = [_profile(options, shape)]
+    elif options.suite == "footprint":
+        runs = [_footprint(options)]
+    elif options.suite == "all":
+        runs = [_footprint(options), _measure(options, shape)]
     else:
         runs = [_measure(options, shape)]
     if options.write:
@@ -47,22 +58,55 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def _read(paths: list[Path]) -> list[Results]:
+    """Runs on disk; other files of that folder are passed over."""
+    found = [json.loads(path.read_text()) for path in paths]
+    runs: list[Results] = [results for results in found if "suite" in results]
+    for results in runs:
+        if results["suite"] == "footprint":  # the installations may have been measured since
+            install_sizes.attach(results, BUILD / "installs.json")
+    return runs
+
+
+def _budgets(paths: list[Path]) -> int:
+    results = json.loads((paths[0] if paths else BUILD / "footprint.json").read_text())
+    print(budgets.table(results))
+    return 0 if all(budget.verdict == "kept" for budget in budgets.check(results)) else 1
+
+
+def _footprint(options: argparse.Namespace) -> Results:
+    return Footprint(
+        rounds=options.lives,
+        limit=FOOTPRINT_LIMIT if options.limit is None else options.limit,
+        engine_root=options.engine_root,
+        same_blas=options.peer_blas == "same",
+        build=BUILD,
+        output=_output(options, "footprint"),
+        command=command(),
+        only=frozenset(options.only),
+    ).run()
+
+
+def _output(options: argparse.Namespace, suite: str) -> Path:
+    """One file for each suite: a path of the command line's is for a suite that was named."""
+    given: Path | None = options.json
+    return given if given and options.suite == suite else BUILD / f"{suite}.json"
+
+
 def _measure(options: argparse.Namespace, shape: Shape) -> Results:
     gpu = options.suite == "gpu"
     sizes: Sizes = GPU_SIZES if gpu else CPU_SIZES
     given = {name: getattr(options, name) for name in (*_LENGTHS, "streams")}
     sizes = replace(sizes, **{name: value for name, value in given.items() if value is not None})
-    lives = options.lives if options.lives is not None else 0 if gpu else 7
     run = Run(
-        suite=options.suite,
+        suite="gpu" if gpu else "cpu",
         shape=shape,
         sizes=sizes,
         repetitions=options.repetitions,
-        lives=lives,
         limit=options.limit or (270 if gpu else 780),
         engine_root=options.engine_root,
         same_blas=options.peer_blas == "same",
-        output=options.json or BUILD / f"{options.suite}.json",
+        output=_output(options, "gpu" if gpu else "cpu"),
         only=frozenset(options.only),
     )
     return run.run(_folder(shape))
@@ -85,7 +129,7 @@ def _profile(options: argparse.Namespace, shape: Shape) -> Results:
     )
     if options.shape == "gpu":
         results["suite"] = "gpu profile"
-    path = options.json or BUILD / "profile.json"
+    path = _output(options, "profile")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1))
     return results
@@ -101,6 +145,8 @@ def _show(results: Results) -> None:
         print(results["table"])
         return
     print(f"{heading(results)}\n\n{table(results)}\n")
+    if results["suite"] == "footprint":
+        print(f"{budgets.table(results)}\n")
     if results["suite"] == "gpu":
         print(f"{targets(results)}\n")
     for key, line in worse_rows(results):
@@ -116,12 +162,20 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    suites = ["cpu", "gpu", "profile", "write"]
-    add("suite", nargs="?", choices=suites, default="cpu", help="cpu, if none is named")
-    add("results", nargs="*", type=Path, help="for `write`: results of earlier runs")
+    suites = ["all", "footprint", "cpu", "gpu", "profile", "budgets", "write"]
+    add(
+        "suite",
+        nargs="?",
+        choices=suites,
+        default="all",
+        help="footprint and cpu, if none is named",
+    )
+    add("results", nargs="*", type=Path, help="for `write` and `budgets`: results of earlier runs")
     add("--repetitions", type=int, default=3, help="of every row about serving (%(default)s)")
-    add("--lives", type=int, help="of each contender, for the rows about start (cpu 7, gpu 0)")
-    add("--limit", type=float, help="seconds until nothing more is begun (cpu 780, gpu 270)")
+    add(
+        "--lives", type=int, default=7, help="of each, in the footprint suite (at most %(default)s)"
+    )
+    add("--limit", type=float, help="seconds (footprint 270, cpu 780, gpu 270)")
     add("--streams", type=_counts, metavar="N,N", help="numbers of streams, or of rows in a batch")
     for name in _LENGTHS:
         add(f"--{name.replace('_', '-')}", type=int, help="see bench/sizes.py")

@@ -22,10 +22,10 @@ class Child:
     """The loops of another process; it loads its model at the first call and keeps it."""
 
     def __init__(
-        self, models: list[Path], sizes: Sizes, vocabulary: int, *, env: dict[str, str] | None
+        self, model: Path, sizes: Sizes, vocabulary: int, *, env: dict[str, str] | None
     ) -> None:
         settings = {
-            "models": [str(model) for model in models],
+            "model": str(model),
             "sizes": asdict(sizes),
             "vocabulary": vocabulary,
         }

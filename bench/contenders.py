@@ -20,6 +20,8 @@ from bench.stream import BenchError, Client
 OURS = "mlx-stdio"
 IN_PROCESS = "in process"
 SERVER = "mlx_lm.server"
+FASTAPI = "FastAPI, TCP"
+FASTAPI_UNIX = "FastAPI, Unix socket, uvloop"
 
 Call = tuple[str, tuple[int, ...]]
 """A scenario's name and what follows the seed."""
@@ -32,7 +34,6 @@ class Served:
     start: Callable[[], Client]
     sizes: Sizes
     vocabulary: int
-    models: list[Path]
     _client: Client | None = None
 
     def run(self, call: Call, seed: int, **named: int) -> dict[str, float]:
@@ -45,7 +46,7 @@ class Served:
         try:
             if self._client is None:
                 self._client = self.start()
-            scenarios = Scenarios(self._client, self.sizes, self.vocabulary, self.models)
+            scenarios = Scenarios(self._client, self.sizes, self.vocabulary)
             figures: dict[str, float] = getattr(scenarios, name)(seed, *arguments, **named)
         except (BenchError, OSError, ValueError, KeyError) as error:
             self.close()
@@ -69,7 +70,7 @@ class InProcess:
     def run(self, call: Call, seed: int, **named: int) -> dict[str, float]:
         """See `Served.run`."""
         name, arguments = call
-        single = call == ("streams", (1,)) or name in ("second_turn", "alternating")
+        single = call == ("streams", (1,)) or name == "second_turn"
         if single not in self._children:
             self._children[single] = self.start()
         try:
@@ -85,7 +86,7 @@ class InProcess:
 
 
 def make_contenders(
-    models: list[Path],
+    model: Path,
     sizes: Sizes,
     vocabulary: int,
     *,
@@ -97,10 +98,9 @@ def make_contenders(
     Args:
         peer_env: added to the environment of `mlx_lm`'s processes.
     """
-    model, concurrency = models[0], sizes.concurrency
-    common = (sizes, vocabulary, models)
+    concurrency, common = sizes.concurrency, (sizes, vocabulary)
     return {
         OURS: Served(lambda: Pipe(model, concurrency, root=engine_root), *common),
-        IN_PROCESS: InProcess(lambda: Child(models, sizes, vocabulary, env=peer_env)),
+        IN_PROCESS: InProcess(lambda: Child(model, sizes, vocabulary, env=peer_env)),
         SERVER: Served(lambda: Server(model, concurrency, env=peer_env), *common),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,13 +13,17 @@ import orjson
 class Engine:
     """A spawned engine; `spawned` is the clock just before the spawn."""
 
-    def __init__(self, *arguments: str, root: str | None = None) -> None:
+    def __init__(
+        self, *arguments: str, root: str | None = None, command: list[str] | None = None
+    ) -> None:
         """Args:
         root: a folder with the `mlx_stdio` to measure; None takes what Python finds.
+        command: what is spawned, if not this Python's `mlx_stdio`.
         """
+        command = command or [sys.executable, "-m", "mlx_stdio"]
         self.spawned = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlx_stdio", "--log-level", "error", *arguments],
+            [*command, "--log-level", "error", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -55,6 +58,8 @@ class Engine:
         while True:
             message = self.receive()
             if message.get("id") == request_id and "method" not in message:
+                if "error" in message:
+                    raise RuntimeError(f"{message['error']}")
                 return message["result"]
 
     def call(self, method: str, **params: Any) -> Any:
@@ -69,11 +74,6 @@ class Engine:
                 return time.perf_counter()
             if message.get("id") == request_id:
                 raise RuntimeError(f"no delta before the reply: {message}")
-
-    def rss(self) -> int:
-        """Resident bytes of the process (Linux)."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * 4096
 
     def close(self) -> None:
         """End of input, and wait."""

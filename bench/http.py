@@ -43,9 +43,9 @@ class Server:
         )
         self._wait_ready(120)
 
-    def generate(self, prompt: str, tokens: int, *, model: str = "") -> Stream:
+    def generate(self, prompt: str, tokens: int) -> Stream:
         """See `Client`."""
-        return self._start("/v1/completions", {"prompt": prompt}, tokens, model)
+        return self._start("/v1/completions", {"prompt": prompt}, tokens)
 
     def chat(
         self,
@@ -55,15 +55,7 @@ class Server:
         cold: bool,  # noqa: ARG002 - it has no such switch: the prompt must be new
     ) -> Stream:
         """See `Client`."""
-        return self._start("/v1/chat/completions", {"messages": messages}, tokens, "")
-
-    def complete(self, prompt: str, tokens: int) -> None:
-        """A request that is not streamed, and its reply."""
-        body = {"prompt": prompt, "max_tokens": tokens, "model": self._model}
-        connection = self._connect()
-        connection.request("POST", "/v1/completions", orjson.dumps(body))
-        connection.getresponse().read()
-        connection.close()
+        return self._start("/v1/chat/completions", {"messages": messages}, tokens)
 
     def cancel(self, stream: Stream) -> None:
         """See `Client`: the server notices a closed connection when it writes next."""
@@ -71,10 +63,6 @@ class Server:
         if not stream.done.wait(60):
             raise BenchError("a cancelled stream did not end")
         time.sleep(0.7)  # its time slice of 0.5 s ends before it takes the request out
-
-    def rss(self) -> int:
-        """Resident bytes of the process (Linux)."""
-        return int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]) * 4096
 
     def close(self) -> None:
         """See `Client`."""
@@ -102,9 +90,9 @@ class Server:
         self.close()
         raise BenchError("the server did not come up")
 
-    def _start(self, path: str, body: dict[str, Any], tokens: int, model: str) -> Stream:
+    def _start(self, path: str, body: dict[str, Any], tokens: int) -> Stream:
         body |= {
-            "model": model or self._model,
+            "model": self._model,
             "max_tokens": tokens,
             "temperature": 0,
             "stream": True,

@@ -1,43 +1,41 @@
 """The contender without a wire: `mlx_lm.load` and `stream_generate`, as a script would use them.
 
-Run as a process of its own; prints one JSON object of milliseconds and bytes.
+Run as a process of its own, which reads one JSON request a line and answers each with one line of
+clock readings. The clock is the system's, so that the bench can set its own spawn beside them.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import time
-from pathlib import Path
-
-BEGAN = time.perf_counter()
+from typing import Any
 
 
-def main(folder: str, prompt: str, runs: int) -> None:
-    """Load, generate one token `runs` times, report."""
-    from mlx_lm import load, stream_generate
+def main(folder: str) -> None:
+    """Say when the import is done, then serve the bench until its end of input."""
+    from bench.proposal.models import Models
 
-    model, tokenizer = load(folder)[:2]
-    next(iter(stream_generate(model, tokenizer, prompt, max_tokens=1)))
-    first = time.perf_counter()
-    rss = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    times = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        for _response in stream_generate(model, tokenizer, prompt, max_tokens=1):
-            pass
-        times.append((time.perf_counter() - begin) * 1000)
-    print(
-        json.dumps(
-            {
-                "inside_ms": (first - BEGAN) * 1000,
-                "rss": rss,
-                "request_ms": statistics.median(times),
-            }
-        )
-    )
+    models = Models(folder)
+    print(json.dumps({"ready": time.perf_counter()}), flush=True)
+    for line in sys.stdin:
+        try:
+            answer = _generate(models, **json.loads(line))
+        except (RuntimeError, ValueError, TypeError, OSError) as error:
+            answer = {"error": repr(error)}
+        print(json.dumps(answer), flush=True)
+
+
+def _generate(models: Any, prompt: str, tokens: int, model: str) -> dict[str, Any]:
+    sent = time.perf_counter()
+    arrivals: list[float] = []
+    count = 0
+    for response in models.stream(model, prompt, tokens):
+        count += 1
+        if response.text:
+            arrivals.append(time.perf_counter())
+    return {"sent": sent, "arrivals": arrivals, "ended": time.perf_counter(), "tokens": count}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1])

@@ -20,28 +20,27 @@ _STEPS = 100_000
 
 @dataclass
 class Loops:
-    """Loaded models and the workload."""
+    """A loaded model and the workload."""
 
-    models: list[str]
+    model: str
     sizes: Sizes
     vocabulary: int
 
     def __post_init__(self) -> None:
-        self._loaded: dict[str, tuple[Any, Any]] = {}
+        self._loaded: tuple[Any, Any] | None = None
         self._words = words.word_list(self.vocabulary)
 
-    def load(self, index: int) -> tuple[Any, Any]:
-        """A model and its tokenizer; they stay."""
+    def load(self) -> tuple[Any, Any]:
+        """The model and its tokenizer; they stay."""
         from mlx_lm import load
 
-        name = self.models[index]
-        if name not in self._loaded:
-            self._loaded[name] = load(name)[:2]
-        return self._loaded[name]
+        if self._loaded is None:
+            self._loaded = load(self.model)[:2]
+        return self._loaded
 
     def streams(self, seed: int, count: int, *, new: int | None = None) -> dict[str, float]:
         """See `Scenarios.streams`."""
-        tokenizer = self.load(0)[1]
+        tokenizer = self.load()[1]
         sizes = self.sizes
         wanted = new or sizes.new
         prompts = [self._ids(sizes.prompt, seed, "streams", i) for i in range(count)]
@@ -139,7 +138,7 @@ class Loops:
         from mlx_lm import stream_generate
         from mlx_lm.models.cache import make_prompt_cache
 
-        model, tokenizer = self.load(0)
+        model, tokenizer = self.load()
         figures = {}
         for name, cold in (("second_turn_ms", False), ("second_turn_cold_ms", True)):
             turns = [{"role": "user", "content": self._text(self.sizes.chat, seed, name)}]
@@ -163,24 +162,10 @@ class Loops:
                 figures["second_turn_cached"] = 100 * (1 - len(rest) / len(prompt))
         return figures
 
-    def alternating(self, seed: int) -> dict[str, float]:
-        """See `Scenarios.alternating`; the script holds both models."""
-        from mlx_lm import stream_generate
-
-        times = []
-        for turn in range(self.sizes.alternations + 2):
-            model, tokenizer = self.load(turn % 2)
-            text = self._text(self.sizes.short, seed, "turn", turn)
-            begin = time.perf_counter()
-            for _ in stream_generate(model, tokenizer, text, 1):
-                pass
-            times.append((time.perf_counter() - begin) * 1000)
-        return {"alternating_ms": median(times[2:])}
-
     def _one_stream(self, prompt: list[int], new: int) -> dict[str, float]:
         from mlx_lm import stream_generate
 
-        model, tokenizer = self.load(0)
+        model, tokenizer = self.load()
         stream = Stream()
         for response in stream_generate(model, tokenizer, prompt, new):
             stream.piece(time.perf_counter(), response.text)
@@ -192,7 +177,7 @@ class Loops:
     def _generator(self) -> Any:
         from mlx_lm.generate import BatchGenerator
 
-        model, tokenizer = self.load(0)
+        model, tokenizer = self.load()
         stop = [[token] for token in tokenizer.eos_token_ids]
         return BatchGenerator(model, stop_tokens=stop, completion_batch_size=self.sizes.concurrency)
 
@@ -211,7 +196,7 @@ class Loops:
         return words.text(self._words, tokens, *seed)
 
     def _ids(self, tokens: int, *seed: object) -> list[int]:
-        tokenizer = self.load(0)[1]
+        tokenizer = self.load()[1]
         ids: list[int] = tokenizer.encode(self._text(tokens, *seed))
         if len(ids) != tokens:
             raise BenchError(f"{len(ids)} prompt tokens, not {tokens}")

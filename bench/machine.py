@@ -39,7 +39,10 @@ def _cpu() -> str:
 
 def _versions() -> dict[str, str]:
     found = {}
-    names = ("mlx", "mlx-cuda-13", "mlx-cuda-12", "mlx-cpu", "mlx-lm", "transformers", "tokenizers")
+    names = (
+        *("mlx", "mlx-cuda-13", "mlx-cuda-12", "mlx-cpu", "mlx-lm", "transformers", "tokenizers"),
+        *("fastapi", "uvicorn", "uvloop"),
+    )
     for name in names:
         try:
             found[name] = version(name)

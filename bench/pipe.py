@@ -38,12 +38,9 @@ class Pipe:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def generate(self, prompt: str, tokens: int, *, model: str = "") -> Stream:
+    def generate(self, prompt: str, tokens: int) -> Stream:
         """See `Client`."""
-        params: dict[str, Any] = {"prompt": prompt}
-        if model:
-            params["model"] = model
-        return self._send("generate", params, tokens)[1]
+        return self._send("generate", {"prompt": prompt}, tokens)[1]
 
     def chat(self, messages: list[dict[str, str]], tokens: int, *, cold: bool) -> Stream:
         """See `Client`."""

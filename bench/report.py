@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from bench.contenders import IN_PROCESS, OURS, SERVER
-from bench.rows import PEERS, all_rows, compare
+from bench.contenders import FASTAPI, FASTAPI_UNIX, IN_PROCESS, SERVER
+from bench.plot import number
+from bench.rows import CONTENDERS, compare, rows_of
+
+_TO = {IN_PROCESS: "in process", SERVER: "server", FASTAPI: "TCP", FASTAPI_UNIX: "Unix socket"}
 
 Results = dict[str, Any]
 """A run: `suite`, `date`, `command`, `machine`, `settings`, `figures`, `errors`."""
@@ -23,35 +26,31 @@ def heading(results: Results) -> str:
         ),
         f"- Versions: {versions}",
         f"- Model: {settings['model']}",
-        f"- Start and memory: `pico`, {settings['lives']} lives"
-        if settings["lives"]
-        else "- Start and memory: not measured",
-        f"- BLAS of `mlx_lm`'s processes in the rows about serving: {settings['peer_blas']}",
-        f"- Lengths in tokens: {_lengths(settings['sizes'])}",
-        (
-            f"- {settings['repetitions']} repetitions, {results['seconds']:.0f} s,"
-            f" {results['date']}: `{results['command']}`"
-        ),
+        f"- BLAS of `mlx_lm`'s processes: {settings['peer_blas']}",
     ]
+    if results["suite"] == "footprint":
+        count = f"Lives of each: {settings['lives']}"
+    else:
+        lines.append(f"- Lengths in tokens: {_lengths(settings['sizes'])}")
+        count = f"{settings['repetitions']} repetitions"
+    lines.append(
+        f"- {count}, {results['seconds']:.0f} s, {results['date']}: `{results['command']}`"
+    )
     return "\n".join(lines)
 
 
 def table(results: Results) -> str:
     """All rows that have figures: medians, the least and the most, ratios to each peer."""
     figures = results["figures"]
-    rows = [row for row in all_rows(results["settings"]) if row.key in figures]
+    rows = [row for row in rows_of(results) if row.key in figures]
     ratios = {(found.row.key, found.peer): found for found in compare(rows, figures)}
-    names = (OURS, IN_PROCESS, SERVER)
-    lines = [
-        (
-            f"| median (least-most) | {' | '.join(f'{name}' for name in names)}"
-            " | to in process | to server |"
-        ),
-        "|---" * 6 + "|",
-    ]
+    names = [name for name in CONTENDERS if any(name in figures[row.key] for row in rows)]
+    peers = [name for name in names if name in _TO]
+    heads = [*names, *(f"to {_TO[peer]}" for peer in peers)]
+    lines = [f"| median (least-most) | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for row in rows:
         cells = [_spread(figures[row.key].get(name)) for name in names]
-        for peer in PEERS:
+        for peer in peers:
             found = ratios.get((row.key, peer))
             mark = " (worse)" if found and found.worse else ""
             cells.append(f"{found.ratio:.2f}{mark}" if found and row.judged else "-")
@@ -62,7 +61,7 @@ def table(results: Results) -> str:
 def worse_rows(results: Results) -> list[tuple[str, str]]:
     """Rows where our median is worse than a peer's: a key, and a line that says by how much."""
     found = []
-    for one in compare(all_rows(results["settings"]), results["figures"]):
+    for one in compare(rows_of(results), results["figures"]):
         if one.worse:
             noise = ", the ranges overlap" if one.overlap else ""
             line = f"{one.row.title}: {one.ratio:.2f} of {one.peer}{noise}"
@@ -74,7 +73,7 @@ def targets(results: Results) -> str:
     """What the GPU suite is to reach, and whether it did."""
     ratios = {
         (found.row.key, found.peer): found.ratio
-        for found in compare(all_rows(results["settings"]), results["figures"])
+        for found in compare(rows_of(results), results["figures"])
     }
     lines = ["| target | ratio | wanted | |", "|---|---|---|---|"]
     for key, peer, wanted in (
@@ -104,10 +103,7 @@ def _lengths(sizes: dict[str, Any]) -> str:
 def _spread(values: list[float] | None) -> str:
     if not values:
         return "-"
-    numbers = (statistics.median(values), min(values), max(values))
-    middle, least, most = (_number(number) for number in numbers)
-    return f"{middle} ({least}-{most})"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    middle = number(statistics.median(values))
+    if len(values) == 1:
+        return middle
+    return f"{middle} ({number(min(values))}-{number(max(values))})"

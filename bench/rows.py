@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from bench.contenders import IN_PROCESS, OURS, SERVER
+from bench.contenders import FASTAPI, FASTAPI_UNIX, IN_PROCESS, OURS, SERVER
 
-PEERS = (IN_PROCESS, SERVER)
+PEERS = (IN_PROCESS, SERVER, FASTAPI, FASTAPI_UNIX)
+CONTENDERS = (OURS, *PEERS)
 Figures = dict[str, dict[str, list[float]]]
 """Values of all repetitions, by row and contender."""
 
@@ -27,6 +29,11 @@ class Row:
     more: bool = False
     judged: bool = True
 
+    @property
+    def unit(self) -> str:
+        """What the title names at its end; a mere count has none."""
+        return self.title.rpartition(", ")[2] if ", " in self.title else ""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -43,18 +50,35 @@ class Comparison:
         return self.row.judged and (self.ratio < 1 if self.row.more else self.ratio > 1)
 
 
-def all_rows(settings: dict[str, Any]) -> list[Row]:
-    """The rows of a suite in the order of its table."""
-    sizes = settings["sizes"]
+def rows_of(results: dict[str, Any]) -> list[Row]:
+    """The rows of a run's suite in the order of its table."""
+    sizes = results["settings"]["sizes"]
+    return _footprint_rows(sizes) if results["suite"] == "footprint" else _serving_rows(sizes)
+
+
+def _footprint_rows(sizes: dict[str, Any]) -> list[Row]:
+    return [
+        Row("initialize_ms", "spawn to ready, ms"),
+        Row("start_ms", "spawn to first token, ms"),
+        Row("rss_mib", "idle memory, resident, MiB"),
+        Row("uss_mib", "idle memory, private part of it, MiB"),
+        Row("idle_cpu", "processor time while idle, ms/s"),
+        Row("ping_ms", "`ping` or `GET /health`, ms"),
+        Row("request_ms", "1-token request, ms"),
+        Row("stream_first_ms", "time to first token of a stream, ms"),
+        Row("stream_rate", f"one stream of {sizes['new']} tokens, tokens/s", more=True),
+        Row("alternating_ms", "1-token request, two models in turn, ms"),
+        Row("switch_load_ms", "1-token request, four models in turn, ms"),
+        Row("installed_mb", "installed size, MB"),
+        Row("packages", "packages installed"),
+    ]
+
+
+def _serving_rows(sizes: dict[str, Any]) -> list[Row]:
     counts = sizes["streams"]
     joining = f"a {sizes['joining']}-token prompt joins"
     chat = f"second turn of a chat of {sizes['chat']} tokens"
     return [
-        Row("initialize_ms", "spawn to `initialize` reply, ms"),
-        Row("start_ms", "spawn to first token, ms"),
-        Row("rss_mib", "memory after a request, MiB"),
-        Row("request_ms", "1-token request, ms"),
-        Row("ping_ms", "`ping`, ms"),
         *(
             Row(f"streams_{count}", f"{count} at once, tokens/s in all", more=True)
             for count in counts
@@ -75,7 +99,6 @@ def all_rows(settings: dict[str, Any]) -> list[Row]:
         Row("second_turn_ms", f"{chat}: first token, prompt cache, ms"),
         Row("second_turn_cold_ms", f"{chat}: first token, no prompt cache, ms"),
         Row("second_turn_cached", "prompt tokens of that turn from the cache, %", judged=False),
-        Row("alternating_ms", "1-token request, two models in turn, ms"),
     ]
 
 
@@ -86,8 +109,14 @@ def compare(rows: list[Row], figures: Figures) -> list[Comparison]:
         ours = figures.get(row.key, {}).get(OURS)
         for peer in PEERS:
             theirs = figures.get(row.key, {}).get(peer)
-            if ours and theirs and statistics.median(theirs):
-                ratio = statistics.median(ours) / statistics.median(theirs)
+            if ours and theirs:
+                ratio = _ratio(statistics.median(ours), statistics.median(theirs))
                 overlap = min(ours) <= max(theirs) and min(theirs) <= max(ours)
                 found.append(Comparison(row, peer, ratio, overlap))
     return found
+
+
+def _ratio(ours: float, theirs: float) -> float:
+    if theirs:
+        return ours / theirs
+    return math.inf if ours else 1.0

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench import start
 from bench.contenders import Call, make_contenders
 from bench.machine import describe
 from bench.models import Shape, make_model
@@ -42,7 +41,6 @@ class Run:
     """The settings of a run, and what it has found so far.
 
     Attributes:
-        lives: of each contender, for the rows about start and memory; 0 leaves them out.
         limit: seconds after which nothing more is begun.
         same_blas: give `mlx_lm`'s processes the BLAS that the engine takes by itself.
         only: names of contenders and of scenarios; empty means all.
@@ -52,7 +50,6 @@ class Run:
     shape: Shape
     sizes: Sizes
     repetitions: int
-    lives: int
     limit: float
     engine_root: str | None
     same_blas: bool
@@ -81,13 +78,8 @@ class Run:
         Args:
             folder: where the models are made.
         """
-        self._starts()
-        models = [make_model(folder / "first", self.shape)]
-        if self.sizes.alternations:
-            other = Shape(**{**asdict(self.shape), "seed": self.shape.seed + 1})
-            models.append(make_model(folder / "second", other))
         contenders = make_contenders(
-            models,
+            make_model(folder / "first", self.shape),
             self.sizes,
             self.shape.vocabulary,
             engine_root=self.engine_root,
@@ -109,20 +101,9 @@ class Run:
                 contender.close()
         return self._save()
 
-    def _starts(self) -> None:
-        if self.lives and not self.late:
-            start.run_engine(1, self.engine_root)  # fills the page cache for all
-        for life in range(self.lives):
-            if self.late:
-                return
-            self._log(f"start, life {life + 1}")
-            for name, row in start.run_all(50, self.engine_root).items():
-                self._add(name, row)
-
     def _calls(self) -> list[Call]:
         calls: list[Call] = [("streams", (count,)) for count in self.sizes.streams]
         names = ["beside_decoding", "beside_reading", "joining", "second_turn"]
-        names += ["alternating"] * bool(self.sizes.alternations)
         calls += [(name, ()) for name in names]
         return [call for call in calls if self._wanted(call[0], [call[0] for call in calls])]
 
@@ -174,7 +155,6 @@ class Run:
                 "model": str(self.shape),
                 "sizes": asdict(self.sizes),
                 "repetitions": self.repetitions,
-                "lives": self.lives,
                 "peer_blas": blas,
             },
             "figures": self.figures,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import time
-from pathlib import Path
 
 from bench import words
 from bench.sizes import Sizes
@@ -21,14 +20,10 @@ PATIENCE = 240.0
 class Scenarios:
     """One client and the workload that it is given."""
 
-    def __init__(self, client: Client, sizes: Sizes, vocabulary: int, models: list[Path]) -> None:
-        """Args:
-        models: two folders; the first is the one that most rows use.
-        """
+    def __init__(self, client: Client, sizes: Sizes, vocabulary: int) -> None:
         self._client = client
         self._sizes = sizes
         self._words = words.word_list(vocabulary)
-        self._models = [str(model) for model in models]
 
     def streams(self, seed: int, count: int, *, new: int | None = None) -> dict[str, float]:
         """Tokens a second, all together, from the first request sent to the last reply."""
@@ -115,15 +110,6 @@ class Scenarios:
             if not cold:
                 figures["second_turn_cached"] = 100 * stream.cached / stream.prompt_tokens
         return figures
-
-    def alternating(self, seed: int) -> dict[str, float]:
-        """Time of a request for one token when two models take turns."""
-        times = []
-        for turn in range(self._sizes.alternations + 2):
-            prompt = self._text(self._sizes.short, seed, "turn", turn)
-            stream = self._client.generate(prompt, 1, model=self._models[turn % 2]).wait(PATIENCE)
-            times.append((stream.ended - stream.sent) * 1000)
-        return {"alternating_ms": median(times[2:])}  # the first two load what can stay
 
     def _text(self, tokens: int, *seed: object) -> str:
         return words.text(self._words, tokens, *seed)

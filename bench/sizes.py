@@ -23,7 +23,6 @@ class Sizes:
         probes: short requests in each repetition, beside a stream that decodes.
         reading_probes: the same beside a prompt that is read; each reads a whole prompt.
         settle: steps of a running stream that are its undisturbed pace.
-        alternations: requests to two models in turn; 0 leaves the row out.
     """
 
     streams: tuple[int, ...] = (1, 4, 8, 32)
@@ -37,7 +36,6 @@ class Sizes:
     probes: int = 3
     reading_probes: int = 1
     settle: int = 64
-    alternations: int = 8
 
     @property
     def concurrency(self) -> int:
@@ -60,7 +58,6 @@ GPU_SIZES = Sizes(
     reading=12288,
     read_seconds=0.02,
     reading_probes=2,
-    alternations=0,
 )
 GPU_SHAPE = Shape(
     hidden=2048,

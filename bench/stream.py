@@ -88,7 +88,7 @@ class Stream:
 class Client(Protocol):
     """A contender that is spoken to from outside its process."""
 
-    def generate(self, prompt: str, tokens: int, *, model: str = "") -> Stream:
+    def generate(self, prompt: str, tokens: int) -> Stream:
         """Start a greedy, streamed generation of exactly so many tokens."""
 
     def chat(self, messages: list[dict[str, str]], tokens: int, *, cold: bool) -> Stream:
