@@ -65,7 +65,7 @@ lock-extra:
 	uv pip compile --group standalone --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --quiet -o requirements/standalone.txt
 
-# Needs a C compiler, and a quarter of an hour on 2 cores. See docs/standalone.md.
+# Needs a C compiler, and some ten minutes on 2 cores. See docs/standalone.md.
 COMPILER := build/standalone-venv
 standalone: setup $(COMPILER)/.installed
 	$(COMPILER)/bin/python -m tools.standalone $(STANDALONE)

@@ -31,6 +31,8 @@ OUTPUT = ROOT / "build" / "bench" / "standalone.json"
 _PROMPT = "def add(a, b):"
 _SETTLE = 1.5  # seconds after the request until the process counts as idle
 
+_VERSIONS = ("python", "mlx", "mlx-cpu", "mlx-lm", "tokenizers")
+
 Rows = dict[str, list[float]]
 
 TITLES = {
@@ -97,7 +99,8 @@ def interpreter_bytes() -> int:
 def table(results: dict[str, Any]) -> str:
     """Where and how it was measured, and the figures beside the proposal's."""
     machine, figures = results["machine"], results["figures"]
-    versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items())
+    found = machine["versions"]
+    versions = ", ".join(f"{name} {found[name]}" for name in _VERSIONS if name in found)
     lines = [
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}",
         f"- Versions: {versions}",
@@ -147,8 +150,7 @@ def main() -> None:
         )
     finally:
         shutil.rmtree(INSTALLS, ignore_errors=True)
-    one_file = binary.parent.name == "onefile"
-    built = (binary.stat().st_size if one_file else _size(binary.parent)) / 1e6
+    built = _size(binary.parent) / 1e6
     packages = installed["megabytes"] - numpy
     figures["interpreted"] |= {
         "packages_mb": [packages],
