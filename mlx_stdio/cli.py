@@ -90,6 +90,12 @@ def _parser() -> ArgumentParser:
         help="longest message accepted (32M)",
     )
     add(
+        "--framing",
+        choices=["auto", "newline", "content-length"],
+        default=defaults.framing,
+        help="how messages are told apart; auto looks at the first bytes (%(default)s)",
+    )
+    add(
         "--max-concurrent",
         type=_at_least_one,
         default=defaults.max_concurrent,

@@ -30,6 +30,7 @@ class Settings(NamedTuple):
         max_concurrent: requests that are read or decoded at the same time.
         max_queued: requests that may wait for a place before `overloaded` is answered.
         prefill_step: prompt tokens read at once at most.
+        framing: `newline`, `content-length`, or `auto`, which the host's first bytes decide.
         blas: `auto` uses a system OpenBLAS on a Linux CPU when there is one, `bundled` never.
         trust_remote_code: run code that a model folder brings.
         log_level: `debug`, `info`, `warning` or `error`.
@@ -48,6 +49,7 @@ class Settings(NamedTuple):
     max_concurrent: int = 32
     max_queued: int = 1024
     prefill_step: int = 2048
+    framing: str = "auto"
     blas: str = "auto"
     trust_remote_code: bool = False
     log_level: str = "info"

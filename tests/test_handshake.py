@@ -33,7 +33,7 @@ def test_initialize_tells_versions_limits_and_capabilities(models: Path) -> None
     calls = {name for name, method in METHODS.items() if not method.notification}
     assert set(capabilities["methods"]) == calls - {"embed"}
     assert set(capabilities["unsupportedParams"]) == set(UNSUPPORTED_PARAMS)
-    assert capabilities["framings"] == ["newline"]
+    assert capabilities["framings"] == ["newline", "content-length"]
 
 
 def test_the_version_is_the_highest_that_both_know(shared_host: Host) -> None:

@@ -19,6 +19,7 @@ from mlx_stdio.session.batch import Batch
 from mlx_stdio.session.deadlines import Deadlines
 from mlx_stdio.session.ending import EXIT_ENGINE_FAULT, EXIT_OK, EXIT_WITHOUT_SHUTDOWN, Ending
 from mlx_stdio.settings import Settings
+from mlx_stdio.wire.detect import AutoFramer, Framer, Framing, Piece, make_framer, with_length
 from mlx_stdio.wire.envelope import (
     Call,
     Ignored,
@@ -30,7 +31,7 @@ from mlx_stdio.wire.envelope import (
     parse,
     result_bytes,
 )
-from mlx_stdio.wire.framing import LineFramer, Oversize
+from mlx_stdio.wire.framing import Malformed, Oversize
 from mlx_stdio.wire.writer import Frame, Writer
 
 if TYPE_CHECKING:
@@ -49,13 +50,24 @@ class Session:
         self._writer = writer
         self._ending = ending
         self._log = log
-        self._framer = LineFramer(settings.max_message_bytes)
+        self._framer = self._make_framer(settings)
         self._feeding = threading.Lock()
         self._shut_down = False
         self._drained = False
         self._leaving = False
         self._started = time.monotonic()
         self.deadlines = Deadlines()
+
+    def _make_framer(self, settings: Settings) -> Framer:
+        if settings.framing == "auto":
+            return AutoFramer(settings.max_message_bytes, self._answer_in)
+        framing: Framing = "newline" if settings.framing == "newline" else "content-length"
+        self._answer_in(framing)
+        return make_framer(framing, settings.max_message_bytes)
+
+    def _answer_in(self, framing: Framing) -> None:
+        if framing == "content-length":
+            self._writer.framed = with_length
 
     @cached_property
     def methods(self) -> Methods:
@@ -121,7 +133,10 @@ class Session:
         if self._drained and not self._leaving:
             self._ending.leave_when_read("end of input")
 
-    def _frame(self, frame: bytes | Oversize) -> None:
+    def _frame(self, frame: Piece) -> None:
+        if isinstance(frame, Malformed):
+            self._respond(error_bytes(None, EngineError("parseError", frame.reason)))
+            return
         if isinstance(frame, Oversize):
             error = EngineError(
                 "invalidRequest",
@@ -208,7 +223,7 @@ class Session:
                 methods=[method.name for method in calls if method.built],
                 unsupported_methods=[method.name for method in calls if not method.built],
                 unsupported_params=list(UNSUPPORTED_PARAMS),
-                framings=["newline"],
+                framings=["newline", "content-length"],
             ),
             limits=lifecycle.Limits(
                 max_message_bytes=self._settings.max_message_bytes,

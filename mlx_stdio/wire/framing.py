@@ -19,6 +19,12 @@ class Oversize(NamedTuple):
     limit: int
 
 
+class Malformed(NamedTuple):
+    """Bytes that are no message, and why."""
+
+    reason: str
+
+
 class LineFramer:
     """Cuts a byte stream into lines of at most `limit` bytes."""
 

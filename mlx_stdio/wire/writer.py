@@ -52,8 +52,12 @@ class Frame:
         return False
 
 
+def _line(message: bytes) -> bytes:
+    return message + b"\n"
+
+
 class Writer:
-    """Queues messages from any thread and writes them to one descriptor, newline framed."""
+    """Queues messages from any thread and writes them to one descriptor, each in its frame."""
 
     def __init__(self, fd: int, on_broken: Callable[[], None]) -> None:
         """Args:
@@ -61,6 +65,8 @@ class Writer:
             shared with every process that has the other copies.
         on_broken: called once, from any thread, when nobody reads any more.
         """
+        self.framed: Callable[[bytes], bytes] = _line
+        """Puts a message into its frame; the host's first bytes tell which frame it wants."""
         self._fd = fd
         self._on_broken = on_broken
         self._queue: deque[Item] = deque()
@@ -147,7 +153,7 @@ class Writer:
         items = list(self._queue)
         self._queue.clear()
         self._last.clear()
-        return b"".join([item.render() + b"\n" for item in items])
+        return b"".join([self.framed(item.render()) for item in items])
 
     def _write(self, data: bytes | memoryview) -> bytes:
         """Write it all; what a non-blocking descriptor did not take."""
