@@ -1,8 +1,12 @@
-"""The wire's own cost: a request and a token through the engine's pipes, less the same in process.
+"""The wire's own cost: of a request, and of a token in a stream.
 
-Both sides run the same engine on the same small model, in one process each, and take turns; the
-side without a wire gives its jobs straight to the engine's thread and is told of each token by a
-call. So the difference is what the wire adds: JSON, envelopes, checks, pipes, a client's reading.
+A request through the engine's pipes is compared with the same one given straight to an engine's
+thread in this process: the difference is JSON, envelopes, checks, pipes and a client's reading. A
+streamed text is compared with one that comes as a whole, from the same process. Both pairs take
+turns on one small model.
+
+The difference is a hundredth of what is measured, and whatever else the machine does only adds to
+it: so each figure is that of the fastest tenth of many turns, on either side.
 
 Run as a process of its own, so that the bench itself never imports MLX:
 `python -m bench.wire_cost FOLDER` prints one JSON object of lists.
@@ -15,6 +19,7 @@ import statistics
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +30,10 @@ from bench.words import text, word_list
 SHAPE = Shape(hidden=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=128)
 """Small, so that the model's own time, which varies, does not hide the wire's."""
 
-ROUNDS = 15
-REQUESTS = 40
-TOKENS = 512
+ROUNDS = 5
+REQUESTS = 100
+STREAMS = 30
+TOKENS = 96
 
 
 class _Sink:
@@ -95,8 +101,8 @@ class Piped:
     def __init__(self, folder: Path) -> None:
         self._engine = Pipe("--model", str(folder))
 
-    def generate(self, prompt: str, tokens: int) -> str:
-        """The same, through the pipes; a text of several tokens is streamed."""
+    def generate(self, prompt: str, tokens: int, *, stream: bool = False) -> str:
+        """The same, through the pipes."""
         request = self._engine.send(
             "generate",
             prompt=prompt,
@@ -104,7 +110,7 @@ class Piped:
             ignoreEos=True,
             temperature=0,
             cachePrompt=False,
-            stream=tokens > 1,
+            stream=stream,
         )
         reply: str = self._engine.reply(request)["text"]
         return reply
@@ -121,29 +127,44 @@ def _die(error: BaseException) -> None:
 def measure(folder: Path) -> dict[str, list[float]]:
     """By row: what the wire adds to a 1-token request in ms, to a token of a stream in us."""
     words = word_list(SHAPE.vocabulary)
-    sides = (Piped(folder), InProcess(folder))
-    for side in sides:
-        side.generate(text(words, 16, "warm"), TOKENS)
+    piped, bare = Piped(folder), InProcess(folder)
     rows: dict[str, list[float]] = {"wire_request_ms": [], "wire_token_us": []}
-    for turn in range(ROUNDS):
+    for turn in range(-1, ROUNDS):  # the first one warms up
         prompt = text(words, 16, "request", turn)
-        requests = [_median(side, prompt, 1, REQUESTS) for side in sides]
-        rows["wire_request_ms"].append((requests[0] - requests[1]) * 1e3)
-        streams = [_median(side, prompt, TOKENS, 1) for side in sides]
-        rows["wire_token_us"].append((streams[0] - streams[1]) / TOKENS * 1e6)
-    if len({side.generate(prompt, 32) for side in sides}) != 1:
-        raise SystemExit("the two sides do not give the same text")
-    sides[0].close()
+        texts = {
+            piped.generate(prompt, TOKENS),
+            piped.generate(prompt, TOKENS, stream=True),
+            bare.generate(prompt, TOKENS),
+        }
+        if len(texts) != 1:
+            raise SystemExit("the sides do not give the same text")
+        request = _difference(
+            lambda: piped.generate(prompt, 1),  # noqa: B023 - called at once
+            lambda: bare.generate(prompt, 1),  # noqa: B023
+            REQUESTS,
+        )
+        stream = _difference(
+            lambda: piped.generate(prompt, TOKENS, stream=True),  # noqa: B023
+            lambda: piped.generate(prompt, TOKENS),  # noqa: B023
+            STREAMS,
+        )
+        if turn >= 0:
+            rows["wire_request_ms"].append(request * 1e3)
+            rows["wire_token_us"].append(stream / TOKENS * 1e6)
+    piped.close()
     return rows
 
 
-def _median(side: Piped | InProcess, prompt: str, tokens: int, times: int) -> float:
-    found = []
-    for _ in range(times):
-        begin = time.perf_counter()
-        side.generate(prompt, tokens)
-        found.append(time.perf_counter() - begin)
-    return statistics.median(found)
+def _difference(first: Callable[[], str], second: Callable[[], str], turns: int) -> float:
+    """Seconds that the first takes longer than the second."""
+    found: tuple[list[float], list[float]] = ([], [])
+    for _ in range(turns):
+        for run, seconds in zip((first, second), found, strict=True):
+            begin = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - begin)
+    fast = [statistics.quantiles(seconds, n=10)[0] for seconds in found]
+    return fast[0] - fast[1]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from mlx_stdio.errors import EngineError
 from mlx_stdio.models.lean import IMPORT_LOCK
 from mlx_stdio.text.choice import TOKENIZER_FILE, choose
+from mlx_stdio.text.classes import PLAIN
 from mlx_stdio.text.detokenizer import Detokenizer, WindowDetokenizer
 from mlx_stdio.text.folder import read_object
 from mlx_stdio.text.rewrites import REWRITES, rewrite
@@ -58,10 +59,10 @@ class JsonTokenizer:
     """`tokenizer.json` through the `tokenizers` library."""
 
     kind: Kind = "tokenizers"
-    reason: str | None = None
 
     def __init__(self, inner: FastTokenizer, special_texts: dict[str, str] | None = None) -> None:
         self._inner = inner
+        self.reason: str | None = None
         self.special_texts = special_texts or {}
         # A file may carry the padding and truncation of somebody's training run.
         inner.no_padding()
@@ -125,9 +126,10 @@ class TransformersTokenizer:
         self.special_texts: dict[str, str] = dict(inner.special_tokens_map)
 
     @classmethod
-    def load(cls, folder: Path, reason: str, *, trust_remote_code: bool) -> TransformersTokenizer:
-        """Import `transformers` and let it choose; raises what it raises."""
-        factory = _auto_tokenizer(reason)
+    def load(
+        cls, factory: Any, folder: Path, reason: str, *, trust_remote_code: bool
+    ) -> TransformersTokenizer:
+        """Let `AutoTokenizer` choose; raises what it raises."""
         inner = factory.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=trust_remote_code
         )
@@ -158,22 +160,37 @@ class TransformersTokenizer:
         return found
 
 
-def _auto_tokenizer(reason: str) -> Any:
-    """`transformers.AutoTokenizer`.
+def _auto_tokenizer() -> Any:
+    """`transformers.AutoTokenizer`; an `ImportError` where it is not installed, or not whole."""
+    with IMPORT_LOCK:
+        from transformers import AutoTokenizer
+    return AutoTokenizer
+
+
+def _load_other(
+    folder: Path, config: dict[str, Any], reason: str, *, trust_remote_code: bool
+) -> Tokenizer:
+    """Ask `transformers`; an installation without it takes a `tokenizer.json` as it stands.
 
     Raises:
-        EngineError: it is not installed, or not whole.
+        EngineError: there is neither.
     """
     try:
-        with IMPORT_LOCK:
-            from transformers import AutoTokenizer
+        factory = _auto_tokenizer()
     except ImportError as error:
-        raise EngineError(
-            "modelLoadFailed",
-            f"tokenizer: {reason}, so it needs `transformers`, which cannot be imported "
-            f"({error}); install it with `pip install transformers sentencepiece`",
-        ) from error
-    return AutoTokenizer
+        file = folder / TOKENIZER_FILE
+        plain = JsonTokenizer.load(folder, config, PLAIN) if file.is_file() else None
+        if plain is None:
+            raise EngineError(
+                "modelLoadFailed",
+                f"tokenizer: {reason}, so it needs `transformers`, which cannot be imported "
+                f"({error}); install it with `pip install transformers sentencepiece`",
+            ) from error
+        plain.reason = f"{reason}; without `transformers`, {TOKENIZER_FILE} is taken as it stands"
+        return plain
+    return TransformersTokenizer.load(
+        factory, folder, reason, trust_remote_code=trust_remote_code
+    )
 
 
 def load_tokenizer(model_id: str, folder: Path, *, trust_remote_code: bool) -> Tokenizer:
@@ -191,7 +208,7 @@ def load_tokenizer(model_id: str, folder: Path, *, trust_remote_code: bool) -> T
             if lean is not None:
                 return lean
             reason = f"`{choice.name}` is not made for this kind of {TOKENIZER_FILE}"
-        return TransformersTokenizer.load(folder, reason, trust_remote_code=trust_remote_code)
+        return _load_other(folder, config, reason, trust_remote_code=trust_remote_code)
     except EngineError as error:
         raise EngineError(error.kind, error.message, model=model_id) from error
     except Exception as error:
