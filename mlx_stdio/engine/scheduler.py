@@ -41,6 +41,10 @@ _KEEP_POOL = 1.0
 """Seconds without work after which MLX's pool is given back: the next request may come at once,
 and a GPU's driver takes its time to hand out memory."""
 
+_KEEP_HEAP = 30.0
+"""The same for what the C library keeps, which is faulted in again page by page when it is needed.
+What a load leaves behind goes with the pool."""
+
 
 class Scheduler:
     """The queue, the load in progress and the models at work."""
@@ -68,6 +72,8 @@ class Scheduler:
         self._runners: dict[str, Runner] = {}
         self._turns = Turns()
         self._idle_since: float | None = None
+        self._pool_kept = False
+        self._heap_kept = _KEEP_HEAP
         self._changed = False  # something that may let a waiting job start
         self._unready: list[tuple[Job, int]] = []
 
@@ -131,15 +137,23 @@ class Scheduler:
         return min((at for at in (pool, unload) if at is not None), default=None)
 
     def _pool_deadline(self, now: float) -> float | None:
-        """Give MLX's pool back if nothing has run for a while; else when that will be."""
+        """Give back MLX's pool, then the heap, if nothing runs for a while; when that will be."""
         if self._idle_since is None or self.running:
             return None
-        deadline = self._idle_since + _KEEP_POOL
-        if deadline > now:
-            return deadline
-        give_back()
-        self._idle_since = None
-        return None
+        heap = self._idle_since + self._heap_kept
+        if now >= heap:
+            give_back()
+            self._heap_kept = _KEEP_HEAP
+            self._idle_since = None
+            return None
+        pool = self._idle_since + _KEEP_POOL
+        if not self._pool_kept or now < pool:
+            return min(pool, heap) if self._pool_kept else heap
+        import mlx.core as mx
+
+        mx.clear_cache()
+        self._pool_kept = False
+        return heap
 
     def close(self) -> None:
         """The engine leaves: write what is not on the disk yet."""
@@ -194,6 +208,8 @@ class Scheduler:
         if weights is not None:
             # In this order: whoever lists the models meanwhile finds it loading or ready.
             self._cache.add(card, weights, self._settings.keep_alive)
+            self._heap_kept = _KEEP_POOL
+            self._rest_begins()
             self._end_load()
             self._ledger.reclaim(self._cache.weight_bytes)  # the files may have promised less
             self._log.info("model.loaded", model=card.id, bytes=weights.bytes)
@@ -394,4 +410,8 @@ class Scheduler:
                 used.users -= 1
                 self._cache.touch(used)
         if not self.running:
-            self._idle_since = time.monotonic()
+            self._rest_begins()
+
+    def _rest_begins(self) -> None:
+        self._idle_since = time.monotonic()
+        self._pool_kept = True
