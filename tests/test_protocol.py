@@ -237,8 +237,8 @@ def test_the_page_has_everything() -> None:
         assert f"\n#### `{name}`\n" in PAGE
     for kind, code in CODES.items():
         assert f"\n| {code} | `{kind}` | " in PAGE
-    life = PAGE.split("## 3. Life")[1].split("## 4.")[0]
-    exits = set(re.findall(r"\d+", " ".join(re.findall(r"\| ([\d, ]+) \|\n", life))))
+    table = PAGE.split("## 12. Exit codes")[1].split("## 13.")[0]
+    exits = set(re.findall(r"\d+", " ".join(re.findall(r"\n\| ([\d, ]+) \|", table))))
     assert exits == {"0", "1", "2", "70", "130", "143"}
 
 

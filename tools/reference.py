@@ -1,12 +1,14 @@
 """Writes the reference part of `protocol.md` from the typed definitions.
 
 `python -m tools.reference` rewrites the file between its two markers; with `--check` it changes
-nothing and fails if the file is stale. `make docs` and `make lint` call it.
+nothing and fails if the file is stale. `make docs` and `make lint` call it. What stands before the
+markers, the numbered clauses, is written by hand; `tools/clauses.py` checks it.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ from mlx_stdio.errors import CODES
 from mlx_stdio.protocol.methods import METHODS
 from mlx_stdio.protocol.notifications import NOTIFICATIONS
 from mlx_stdio.protocol.openrpc import openrpc_document
+from tools.reference_examples import check_completeness, method_example, notification_example
 
 FILE = Path(__file__).parent.parent / "protocol.md"
 BEGIN = "<!-- begin of the generated reference: `make docs` -->"
 END = "<!-- end of the generated reference -->"
 
-_SHARED = "Generation"
+_INTRODUCTION = (
+    "In the examples, `>` is what the host writes and `<` what the engine writes, each one a line; "
+    "notifications between the two are left out."
+)
 _WHEN = {
     "parseError": "The line is not JSON (or nested deeper than 1024). `id` is null.",
     "invalidRequest": "Not a request: wrong envelope, wrong id, an id in flight, too long a line.",
@@ -45,7 +51,10 @@ def reference() -> str:
     document = openrpc_document()
     schemas: dict[str, Any] = document["components"]["schemas"]
     shared = _shared_properties(schemas)
-    lines = ["### Methods", ""]
+    check_completeness()
+    of_every = _errors_of_every_request(document)
+    lines = ["### Methods", "", _INTRODUCTION, ""]
+    lines += [f"Every request can end with {_names(of_every)}; what else is named with it.", ""]
     for method in METHODS.values():
         params = schemas[method.params.__name__]
         mine = {k: v for k, v in params["properties"].items() if k != "_meta"}
@@ -60,8 +69,9 @@ def reference() -> str:
             lines += ["and the parameters of [generation](#generation-parameters).", ""]
         if not method.notification:
             lines += [f"Result: {_result(method.result)}", ""]
-        if method.errors:
-            lines += ["Errors: " + ", ".join(f"`{kind}`" for kind in method.errors) + ".", ""]
+            more = f"{_names(method.errors)}, and those" if method.errors else "those"
+            lines += [f"Errors: {more} of every request.", ""]
+        lines += method_example(method)
     lines += ["### Generation parameters", ""]
     lines += _table(shared, [])
     lines += ["### Structures", ""]
@@ -74,9 +84,21 @@ def reference() -> str:
         schema = schemas[kind.__name__]
         lines += [f"#### `{name}`", "", schema["description"].split(": ", 1)[-1].capitalize(), ""]
         lines += _table(schema["properties"], schema.get("required", []))
+        lines += notification_example(name)
     lines += ["### Errors", "", "| code | `data.kind` | when |", "|---|---|---|"]
     lines += [f"| {code} | `{kind}` | {_WHEN[kind]} |" for kind, code in CODES.items()]
     return "\n".join(lines)
+
+
+def _errors_of_every_request(document: dict[str, Any]) -> list[str]:
+    """The kinds that the document gives for each method that has a reply."""
+    rows = [method["errors"] for method in document["methods"] if "errors" in method]
+    kinds = [[row["$ref"].rsplit("/", 1)[-1] for row in errors] for errors in rows]
+    return [kind for kind in kinds[0] if all(kind in other for other in kinds)]
+
+
+def _names(kinds: Iterable[str]) -> str:
+    return ", ".join(f"`{kind}`" for kind in kinds)
 
 
 def _shared_properties(schemas: dict[str, Any]) -> dict[str, Any]:
