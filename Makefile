@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup run test lint bench docs lock lock-extra standalone clean
+.PHONY: setup run test node lint bench docs lock lock-extra standalone clean
 
 setup: $(STAMP)
 
@@ -21,17 +21,28 @@ $(STAMP): requirements/dev.txt pyproject.toml
 run: setup
 	$(BIN)/python examples/hello.py
 
-test: setup
+test: setup node
 	$(BIN)/python -m pytest
-	cd clients/go && go vet ./... && go test ./...
+	cd clients/go && go vet ./... && go test -count=1 ./...
+	cd clients/go/thirdparty && go vet ./... && go test -count=1 ./...
+
+# What the tests need from npm; `tests/test_clients.py` calls it too.
+node: tests/node/node_modules/.installed
+
+tests/node/node_modules/.installed: tests/node/package-lock.json
+	cd tests/node && npm ci --silent
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m tools.reference --check
+	$(BIN)/python -m tools.clauses --check
 
 docs: setup
+	$(BIN)/python -m tools.openrpc
+	$(BIN)/python -m tools.gotypes
 	$(BIN)/python -m tools.reference
 
 # Under 20 minutes on 2 cores; it rewrites the generated parts of docs/performance.md and its plots.
@@ -81,4 +92,4 @@ $(COMPILER)/.installed: requirements/lean.txt requirements/standalone.txt
 	touch $@
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache tests/node/node_modules
