@@ -11,6 +11,14 @@ from mlx_stdio.settings import MAX_SECONDS, Settings
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+_COMMANDS = """\
+commands, which come first on the line:
+  serve                       serve the program that spawned this one (the default)
+  fake [--script FILE]        the same without MLX or weights: scripted replies, delays, errors and
+                              crashes, for tests of hosts; see docs/fake.md
+  conformance -- COMMAND...   replay recorded sessions against any program, and tell which clauses
+                              of the protocol it keeps; see docs/conformance.md
+"""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -26,15 +34,34 @@ def read_settings(arguments: list[str]) -> Settings:
     return Settings(**values)
 
 
-def _parser() -> ArgumentParser:
-    from argparse import ArgumentParser
+def read_fake_settings(arguments: list[str]) -> tuple[Settings, str | None]:
+    """The same for `mlx-stdio fake`: it takes the engine's options too, and the path of a script.
 
-    defaults = Settings()
+    Args:
+        arguments: what comes after `fake`.
+    """
+    if not arguments:
+        return Settings(model="fake"), None
+    parser = _parser(Settings(model="fake"))
+    parser.prog = "mlx-stdio fake"
+    parser.add_argument("--script", metavar="FILE", help="what it does, as docs/fake.md says")
+    values = vars(parser.parse_args(arguments))
+    script = values.pop("script")
+    del values["command"], values["profile_start"]
+    return Settings(**values), script
+
+
+def _parser(defaults: Settings | None = None) -> ArgumentParser:
+    from argparse import ArgumentParser, RawDescriptionHelpFormatter
+
+    defaults = defaults or Settings()
     parser = ArgumentParser(
         prog="mlx-stdio",
         allow_abbrev=False,  # an abbreviation would change its meaning with the next option
-        description="An LLM engine for MLX models: JSON-RPC 2.0, one message a line, on stdin and "
+        description="An LLM engine for MLX models: JSON-RPC 2.0, one message a line, on stdin and\n"
         "stdout. A program spawns it; see protocol.md.",
+        epilog=_COMMANDS,
+        formatter_class=RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("command", nargs="?", choices=["serve"], default="serve", help="serve (the default)")

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from typing import TYPE_CHECKING, Any
 
 from mlx_stdio.log import Log
 from mlx_stdio.marks import mark
@@ -21,6 +22,9 @@ from mlx_stdio.wire.fence import Pipes
 from mlx_stdio.wire.watch import watch_host
 from mlx_stdio.wire.writer import Writer
 
+if TYPE_CHECKING:
+    from mlx_stdio.session.methods import Methods
+
 _CHUNK = 256 * 1024
 _FIRST_MESSAGE_MS = 50
 """How long the start waits for a first message before it goes on with the slow imports."""
@@ -29,8 +33,11 @@ _SETTLE_SECONDS = 1.0
 _LOOK_MS = 5
 """The longest that the event loop waits for the first token, and how often that is looked at."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_BACKLOG = 4096
+_SAVE_SECONDS = 1.0
+"""How long the end may be delayed by writing prefixes that are not on the disk yet."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+BACKLOG = 4096
 """Messages that may wait for a slow host before no more are read from it."""
 
 
@@ -43,12 +50,21 @@ def serve(pipes: Pipes, settings: Settings, parent: int) -> None:
     # Until the event loop takes signals they are only noted: their default is to end the process
     # without a reply to what the first message began.
     early: list[int] = []
-    for number in _SIGNALS:
+    for number in SIGNALS:
         signal.signal(number, lambda number, _: early.append(number))
     log = Log(settings.log_level)
     writer = Writer(pipes.stdout, on_broken=lambda: ending.leave_now("stdout is closed"))
     ending = Ending(writer, log)
-    session = Session(settings, writer, ending, log)
+
+    def make_methods(*parts: Any, **callbacks: Any) -> Methods:
+        from mlx_stdio.session.methods import Methods
+
+        methods = Methods(*parts, **callbacks)
+        if settings.prompt_cache_dir is not None:
+            ending.last = lambda: methods.engine.stop(_SAVE_SECONDS)
+        return methods
+
+    session = Session(settings, writer, ending, log, make_methods)
     watch_host(pipes.stdout, parent, lambda what: ending.leave_now(f"{what} is gone"))
     ended = _answer_first(pipes.stdin, session)
     mark("main: the first message is handled")
@@ -67,18 +83,20 @@ def serve(pipes: Pipes, settings: Settings, parent: int) -> None:
     anyio.run(_Loop(pipes.stdin, session, writer, early, ended=ended).run)
 
 
-def _answer_first(stdin: int, session: Session) -> bool:
+def _answer_first(stdin: int, session: Session[Methods]) -> bool:
     """Handle what the host has written by now; whether it has closed its end already."""
     poll = select.poll()
     poll.register(stdin, select.POLLIN)
     if not poll.poll(_FIRST_MESSAGE_MS):
         return False
-    data = _read(stdin)
+    data = read(stdin)
     session.feed(data or b"")
     return data == b""
 
 
-def _read_until_settled(stdin: int, session: Session, writer: Writer, early: list[int]) -> bool:
+def _read_until_settled(
+    stdin: int, session: Session[Methods], writer: Writer, early: list[int]
+) -> bool:
     """Read on with a bare `poll` while the engine's thread imports what the first request needs.
 
     The threads share one interpreter, and the event loop's import is a fifth of the whole start:
@@ -93,10 +111,10 @@ def _read_until_settled(stdin: int, session: Session, writer: Writer, early: lis
     poll = select.poll()
     poll.register(stdin, select.POLLIN)
     while not (settled.is_set() or early) and time.monotonic() < end:
-        if writer.backlog > _BACKLOG:
+        if writer.backlog > BACKLOG:
             return False
         if poll.poll(_LOOK_MS):
-            data = _read(stdin)
+            data = read(stdin)
             if data == b"":
                 session.end_of_input()
                 return True
@@ -105,14 +123,14 @@ def _read_until_settled(stdin: int, session: Session, writer: Writer, early: lis
     return False
 
 
-def expire(session: Session, writer: Writer) -> None:
+def expire(session: Session[Methods], writer: Writer) -> None:
     """Answer what is past its deadline."""
     if session.deadlines.expire():
         writer.flush()
         session.methods.engine.wake()
 
 
-def _read(stdin: int) -> bytes | None:
+def read(stdin: int) -> bytes | None:
     """What is there; empty at the end, None if another reader of the pipe was faster."""
     try:
         return os.read(stdin, _CHUNK)
@@ -126,7 +144,13 @@ class _Loop:
     """The event loop's three tasks: stdin, deadlines, signals."""
 
     def __init__(
-        self, stdin: int, session: Session, writer: Writer, early: list[int], *, ended: bool
+        self,
+        stdin: int,
+        session: Session[Methods],
+        writer: Writer,
+        early: list[int],
+        *,
+        ended: bool,
     ) -> None:
         """Args:
         early: signals that came before this loop.
@@ -160,7 +184,7 @@ class _Loop:
             except OSError:
                 # A regular file or the null device: always readable, and epoll refuses it.
                 await anyio.lowlevel.checkpoint()
-            data = _read(self._stdin)
+            data = read(self._stdin)
             if data is None:
                 continue
             if not data:
@@ -169,7 +193,7 @@ class _Loop:
                 return
             self._session.feed(data)
             self._deadlines_changed.set()
-            while self._writer.backlog > _BACKLOG:
+            while self._writer.backlog > BACKLOG:
                 await anyio.sleep(0.005)
 
     async def _keep_deadlines(self) -> None:
@@ -184,7 +208,7 @@ class _Loop:
     async def _take_signals(self) -> None:
         import anyio
 
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
+        with anyio.open_signal_receiver(*SIGNALS) as signals:
             for number in self._early:
                 self._terminate(number)
             async for number in signals:

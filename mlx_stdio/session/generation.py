@@ -8,7 +8,6 @@ tokenize) goes to a worker thread, so that cancels and pings behind it are read 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from mlx_stdio.engine.engine import Engine
 from mlx_stdio.engine.job import GenerateJob
@@ -17,17 +16,10 @@ from mlx_stdio.marks import mark
 from mlx_stdio.models.card import Card, read_card
 from mlx_stdio.models.catalog import Catalog
 from mlx_stdio.protocol.generation import Generation
-from mlx_stdio.protocol.inference import (
-    AssistantMessage,
-    ChatParams,
-    ChatResult,
-    GenerateParams,
-    GenerateResult,
-    InfillParams,
-    InfillResult,
-)
+from mlx_stdio.protocol.inference import ChatParams, GenerateParams, InfillParams
 from mlx_stdio.session.prepare import RANKS, draft_of, max_tokens_of, prompt_of, sampling_of
 from mlx_stdio.session.request import GenerationRequest
+from mlx_stdio.session.results import BUILDERS
 from mlx_stdio.session.workers import Workers
 from mlx_stdio.text.model import TextStore
 
@@ -66,7 +58,7 @@ class Generations:
         """
         model_id, folder = self._catalog.resolve(params.model or self._default_model)
         request.model = model_id
-        request.build = _BUILDERS[type(params)]
+        request.build = BUILDERS[type(params)]
         request.stream = params.stream is not False
         request.wants_logprobs = params.logprobs is not None
         job = GenerateJob(request, model_id, rank=RANKS[params.priority], arrived=request.arrived)
@@ -135,14 +127,3 @@ def _is_short(params: Generation) -> bool:
     return sum(len(m.content or "") + len(m.reasoning or "") for m in params.messages) <= (
         _SHORT_PROMPT
     )
-
-
-def _chat_result(text: str, shared: dict[str, Any]) -> ChatResult:
-    return ChatResult(message=AssistantMessage(content=text), **shared)
-
-
-_BUILDERS: dict[type[Generation], Callable[[str, dict[str, Any]], Any]] = {
-    GenerateParams: lambda text, shared: GenerateResult(text=text, **shared),
-    InfillParams: lambda text, shared: InfillResult(text=text, **shared),
-    ChatParams: _chat_result,
-}

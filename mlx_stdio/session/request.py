@@ -145,6 +145,11 @@ class GenerationRequest(Request):
                 item = Delta(self, self._next_seq, text, tokens, [_wire_score(s) for s in scores])
                 self._writer.put(item, lane=self)
 
+    @property
+    def tokens(self) -> int:
+        """How many there are so far."""
+        return self._tokens
+
     def finish(self, outcome: Outcome) -> None:
         """See `GenerateSink`."""
         self.outcome = outcome

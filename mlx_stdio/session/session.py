@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from mlx_stdio import __version__
 from mlx_stdio.errors import EngineError
@@ -35,17 +36,40 @@ from mlx_stdio.wire.framing import Malformed, Oversize
 from mlx_stdio.wire.writer import Frame, Writer
 
 if TYPE_CHECKING:
-    from mlx_stdio.session.methods import Methods
+    from mlx_stdio.session.registry import Registry
     from mlx_stdio.session.request import Respond
+    from mlx_stdio.wire.envelope import RequestId
 
-_SAVE_SECONDS = 1.0
-"""How long the end may be delayed by writing prefixes that are not on the disk yet."""
+    class Served(Protocol):
+        """What a session needs of the methods that it serves."""
+
+        registry: Registry
+
+        def call(self, name: str, request_id: RequestId, params: Any, respond: Respond) -> None:
+            """Start a request; an `EngineError` refuses it before any work."""
+
+        def cancel(self, request_id: RequestId) -> None:
+            """Cancel a request; an id that is not in flight is passed over."""
 
 
-class Session:
+M = TypeVar("M", bound="Served")
+
+
+class Session(Generic[M]):
     """One host's conversation with one engine."""
 
-    def __init__(self, settings: Settings, writer: Writer, ending: Ending, log: Log) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        writer: Writer,
+        ending: Ending,
+        log: Log,
+        make_methods: Callable[..., M],
+    ) -> None:
+        """Args:
+        make_methods: makes what `methods` is; called as `Methods` is.
+        """
+        self._make_methods = make_methods
         self._settings = settings
         self._writer = writer
         self._ending = ending
@@ -70,11 +94,9 @@ class Session:
             self._writer.framed = with_length
 
     @cached_property
-    def methods(self) -> Methods:
-        """The methods that need the engine; imported when the first of them is called."""
-        from mlx_stdio.session.methods import Methods
-
-        methods = Methods(
+    def methods(self) -> M:
+        """The methods that need the engine; made when the first of them is called."""
+        return self._make_methods(
             self._settings,
             self._writer,
             self._log,
@@ -83,9 +105,6 @@ class Session:
             on_idle=self._on_idle,
             on_fatal=self.fatal,
         )
-        if self._settings.prompt_cache_dir is not None:
-            self._ending.last = lambda: methods.engine.stop(_SAVE_SECONDS)
-        return methods
 
     def feed(self, data: bytes) -> None:
         """Handle bytes from stdin as they came."""

@@ -188,9 +188,7 @@ def _load_other(
             ) from error
         plain.reason = f"{reason}; without `transformers`, {TOKENIZER_FILE} is taken as it stands"
         return plain
-    return TransformersTokenizer.load(
-        factory, folder, reason, trust_remote_code=trust_remote_code
-    )
+    return TransformersTokenizer.load(factory, folder, reason, trust_remote_code=trust_remote_code)
 
 
 def load_tokenizer(model_id: str, folder: Path, *, trust_remote_code: bool) -> Tokenizer:

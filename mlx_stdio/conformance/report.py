@@ -1,0 +1,81 @@
+"""What came out of a run: a table by clauses for a person, one JSON object for a program."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mlx_stdio.conformance.replay import Failure
+from mlx_stdio.conformance.transcript import Transcript
+
+
+class Outcome(NamedTuple):
+    """One transcript's."""
+
+    transcript: Transcript
+    failure: Failure | None
+    seconds: float
+
+
+def by_clause(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
+    """The outcomes that speak of each clause, in the clauses' order."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        for clause in outcome.transcript.clauses:
+            found.setdefault(clause, []).append(outcome)
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """Clauses passed and failed, then what is known of each failure."""
+    clauses = by_clause(outcomes)
+    lines = ["clause  result  transcripts", "------  ------  -----------"]
+    for clause, rows in clauses.items():
+        failed = [row.transcript.name for row in rows if row.failure]
+        names = failed or [row.transcript.name for row in rows]
+        lines.append(f"{clause:6}  {'FAILED' if failed else 'passed'}  {', '.join(names)}")
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            lines += ["", *_told(outcome.transcript.name, outcome.failure)]
+    good = sum(all(row.failure is None for row in rows) for rows in clauses.values())
+    passed = sum(outcome.failure is None for outcome in outcomes)
+    lines += ["", f"{good} of {len(clauses)} clauses, {passed} of {len(outcomes)} transcripts"]
+    return "\n".join(lines) + "\n"
+
+
+def _told(name: str, failure: Failure) -> list[str]:
+    where = f"{name}.jsonl:{failure.line}" if failure.line else f"{name}.jsonl, at its end"
+    lines = [f"{where}: {failure.reason}"]
+    lines += [f"  expected  {failure.expected}", f"  came      {failure.came}"]
+    if failure.log.strip():
+        lines += ["  stderr:", *(f"    {line}" for line in failure.log.splitlines()[-8:])]
+    return lines
+
+
+def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "passed": all(outcome.failure is None for outcome in outcomes),
+        "clauses": {
+            clause: {
+                "passed": all(row.failure is None for row in rows),
+                "transcripts": [row.transcript.name for row in rows],
+            }
+            for clause, rows in by_clause(outcomes).items()
+        },
+        "transcripts": [
+            {
+                "name": outcome.transcript.name,
+                "clauses": list(outcome.transcript.clauses),
+                "passed": outcome.failure is None,
+                "seconds": round(outcome.seconds, 3),
+                "failure": None if outcome.failure is None else outcome.failure._asdict(),
+            }
+            for outcome in outcomes
+        ],
+    }
+
+
+def _order(clause: str) -> tuple[tuple[int, str], ...]:
+    """2.10 comes after 2.9."""
+    parts = clause.split(".")
+    return tuple((int(part) if part.isdigit() else 1 << 30, part) for part in parts)
