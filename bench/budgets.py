@@ -61,6 +61,7 @@ def check(results: Results) -> list[Budget]:
         Budget("processor time while idle, ms/s", 0.0, median("idle_cpu")),
         Budget("the wire's part of a 1-token request, ms", 0.5, median("wire_request_ms")),
         Budget("the wire's part of a token in a stream, us", 30.0, median("wire_token_us")),
+        Budget("the same without a model between two, us", 30.0, median("wire_warm_us")),
     ]
 
 

@@ -15,6 +15,7 @@ Run as a process of its own, so that the bench itself never imports MLX:
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import threading
@@ -34,6 +35,7 @@ ROUNDS = 5
 REQUESTS = 100
 STREAMS = 30
 TOKENS = 96
+WARM = 2000
 
 
 class _Sink:
@@ -125,7 +127,9 @@ def _die(error: BaseException) -> None:
 
 
 def measure(folder: Path) -> dict[str, list[float]]:
-    """By row: what the wire adds to a 1-token request in ms, to a token of a stream in us."""
+    """By row: what the wire adds to a 1-token request in ms, to a token of a stream in us; and
+    the latter's processor time where no model runs between two tokens.
+    """
     words = word_list(SHAPE.vocabulary)
     piped, bare = Piped(folder), InProcess(folder)
     rows: dict[str, list[float]] = {"wire_request_ms": [], "wire_token_us": []}
@@ -152,7 +156,38 @@ def measure(folder: Path) -> dict[str, list[float]]:
             rows["wire_request_ms"].append(request * 1e3)
             rows["wire_token_us"].append(stream / TOKENS * 1e6)
     piped.close()
+    rows["wire_warm_us"] = [_warm() for _ in range(ROUNDS)]
     return rows
+
+
+def _warm() -> float:
+    """Microseconds of a token's way from the engine's thread into a pipe, with nothing between two.
+
+    Between two tokens of a model its arithmetic empties the processor's caches, and the first lines
+    of Python after it take many times as long as here.
+    """
+    from mlx_stdio.session.request import GenerationRequest
+    from mlx_stdio.wire.writer import Writer
+
+    reading, writing = os.pipe()
+
+    def drain() -> None:
+        while os.read(reading, 65536):
+            pass
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    writer = Writer(writing, on_broken=lambda: None)
+    request = GenerationRequest(1, lambda _: None, writer, lambda *_: None)
+    begin = time.thread_time()
+    for token in range(WARM):
+        request.delta(" word", [token], [])
+        writer.flush()
+    seconds = time.thread_time() - begin
+    os.close(writing)
+    reader.join()
+    os.close(reading)
+    return seconds / WARM * 1e6
 
 
 def _difference(first: Callable[[], str], second: Callable[[], str], turns: int) -> float:
@@ -172,6 +207,4 @@ if __name__ == "__main__":
     sys.stdout.write(json.dumps(measure(model)) + "\n")
     sys.stdout.flush()
     # The engine's thread owns MLX; the interpreter's own end would wait for it.
-    import os
-
     os._exit(0)

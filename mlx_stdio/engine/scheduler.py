@@ -24,6 +24,7 @@ from mlx_stdio.engine.admission import check, kv_estimate
 from mlx_stdio.engine.job import GenerateJob, Job, LoadJob, Prompt, UnloadJob
 from mlx_stdio.engine.loading import Loading
 from mlx_stdio.engine.queue import Look, card_of, is_plain, models_of, readiness, tell_place
+from mlx_stdio.engine.rest import Rest
 from mlx_stdio.engine.row import Row
 from mlx_stdio.engine.runner import Runner
 from mlx_stdio.engine.speculable import check_model
@@ -33,17 +34,8 @@ from mlx_stdio.kv.prefixes import Prefixes
 from mlx_stdio.log import Log
 from mlx_stdio.models.card import Card
 from mlx_stdio.models.ledger import Ledger
-from mlx_stdio.models.loader import give_back
 from mlx_stdio.models.residency import ModelCache, Resident, weight_estimate
 from mlx_stdio.settings import Settings
-
-_KEEP_POOL = 1.0
-"""Seconds without work after which MLX's pool is given back: the next request may come at once,
-and a GPU's driver takes its time to hand out memory."""
-
-_KEEP_HEAP = 30.0
-"""The same for what the C library keeps, which is faulted in again page by page when it is needed.
-What a load leaves behind goes with the pool."""
 
 
 class Scheduler:
@@ -71,9 +63,7 @@ class Scheduler:
         self._loading: Loading | None = None
         self._runners: dict[str, Runner] = {}
         self._turns = Turns()
-        self._idle_since: float | None = None
-        self._pool_kept = False
-        self._heap_kept = _KEEP_HEAP
+        self._rest = Rest()
         self._changed = False  # something that may let a waiting job start
         self._unready: list[tuple[Job, int]] = []
 
@@ -126,7 +116,7 @@ class Scheduler:
     def idle_deadline(self) -> float | None:
         """Unload what is idle, give the pool back; when to look again (`time.monotonic`)."""
         now = time.monotonic()
-        pool = self._pool_deadline(now)
+        pool = None if self.running else self._rest.deadline(now)
         deadlines = [pool, *(resident.idle_deadline for resident in self._cache.snapshot())]
         soonest = min((at for at in deadlines if at is not None), default=None)
         if soonest is None or soonest > now:
@@ -135,25 +125,6 @@ class Scheduler:
         awaited = {model_id for job in self._waiting for model_id in models_of(job)}
         unload = self._cache.evict_idle(now, awaited)
         return min((at for at in (pool, unload) if at is not None), default=None)
-
-    def _pool_deadline(self, now: float) -> float | None:
-        """Give back MLX's pool, then the heap, if nothing runs for a while; when that will be."""
-        if self._idle_since is None or self.running:
-            return None
-        heap = self._idle_since + self._heap_kept
-        if now >= heap:
-            give_back()
-            self._heap_kept = _KEEP_HEAP
-            self._idle_since = None
-            return None
-        pool = self._idle_since + _KEEP_POOL
-        if not self._pool_kept or now < pool:
-            return min(pool, heap) if self._pool_kept else heap
-        import mlx.core as mx
-
-        mx.clear_cache()
-        self._pool_kept = False
-        return heap
 
     def close(self) -> None:
         """The engine leaves: write what is not on the disk yet."""
@@ -208,8 +179,7 @@ class Scheduler:
         if weights is not None:
             # In this order: whoever lists the models meanwhile finds it loading or ready.
             self._cache.add(card, weights, self._settings.keep_alive)
-            self._heap_kept = _KEEP_POOL
-            self._rest_begins()
+            self._rest.begins(loaded=True)
             self._end_load()
             self._ledger.reclaim(self._cache.weight_bytes)  # the files may have promised less
             self._log.info("model.loaded", model=card.id, bytes=weights.bytes)
@@ -410,8 +380,4 @@ class Scheduler:
                 used.users -= 1
                 self._cache.touch(used)
         if not self.running:
-            self._rest_begins()
-
-    def _rest_begins(self) -> None:
-        self._idle_since = time.monotonic()
-        self._pool_kept = True
+            self._rest.begins()
