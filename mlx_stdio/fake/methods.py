@@ -23,15 +23,8 @@ from mlx_stdio.session.registry import Registry
 from mlx_stdio.session.request import GenerationRequest, Request, Respond
 from mlx_stdio.session.results import BUILDERS
 from mlx_stdio.settings import Settings
-from mlx_stdio.text.model import TextModel
 from mlx_stdio.wire.envelope import RequestId, notification_bytes
 from mlx_stdio.wire.writer import Frame, Writer
-
-_TEXT_METHODS: dict[str, Callable[[Any, TextModel], Any]] = {
-    "tokenize": texts.tokenize,
-    "detokenize": texts.detokenize,
-    "applyTemplate": texts.apply_template,
-}
 
 
 class FakeMethods:
@@ -167,9 +160,9 @@ class FakeMethods:
             yield from self._shelf.unload(self._shelf.find(params.model), request)
         elif isinstance(request, GenerationRequest):
             yield from self._generate(params, request)
-        elif name in _TEXT_METHODS:
+        elif name in texts.TEXT_METHODS:
             model = self._shelf.find(params.model or self._settings.model)
-            request.succeed(_TEXT_METHODS[name](params, model.text))
+            request.succeed(texts.TEXT_METHODS[name](params, model.text))
         else:
             raise EngineError("methodNotFound", f"no method is named {name[:100]!r}")
 

@@ -24,15 +24,9 @@ from mlx_stdio.session.status import list_models, resident_state, status
 from mlx_stdio.session.unheard import Unheard
 from mlx_stdio.session.workers import Workers
 from mlx_stdio.settings import Settings
-from mlx_stdio.text.model import TextModel, TextStore
+from mlx_stdio.text.model import TextStore
 from mlx_stdio.wire.envelope import RequestId, notification_bytes, result_bytes
 from mlx_stdio.wire.writer import Frame, Writer
-
-_TEXT_METHODS: dict[str, Callable[[Any, TextModel], Any]] = {
-    "tokenize": texts.tokenize,
-    "detokenize": texts.detokenize,
-    "applyTemplate": texts.apply_template,
-}
 
 
 class Methods:
@@ -191,7 +185,7 @@ class Methods:
         model_id, folder = self._catalog.resolve(params.model or self._settings.model)
         request = Request(request_id, respond, self._writer, self._closed)
         self.registry.add(request)
-        run = _TEXT_METHODS[name]
+        run = texts.TEXT_METHODS[name]
         self._later(request, lambda: run(params, self._texts.load(self._card(model_id, folder))))
 
     def _card(self, model_id: str, folder: Path) -> Card:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from mlx_stdio.errors import invalid_params
 from mlx_stdio.protocol.text import (
     ApplyTemplateParams,
@@ -48,3 +51,11 @@ def apply_template(params: ApplyTemplateParams, text: TextModel) -> ApplyTemplat
     return ApplyTemplateResult(
         model=text.card.id, prompt=prompt, tokens=text.tokenizer.encode(prompt, special=False)
     )
+
+
+TEXT_METHODS: dict[str, Callable[[Any, TextModel], Any]] = {
+    "tokenize": tokenize,
+    "detokenize": detokenize,
+    "applyTemplate": apply_template,
+}
+"""By method: what takes its params and the model's text side, and gives the result."""
