@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.host import ROOT
-from tools.clauses import MANIFEST, PAGE, clauses_of, problems
+from tools.clauses import MANIFEST, PAGE, TRANSCRIPTS, clauses_of, problems
 
 CLAUSES = (ROOT / MANIFEST).read_text(encoding="utf-8")
 
@@ -28,6 +28,22 @@ def check() -> subprocess.CompletedProcess[str]:
 def test_every_clause_has_its_tests() -> None:
     done = check()
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_count_tells_how_many_are_recorded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.clauses"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    about, recorded, unrecorded = (
+        int(re.search(pattern, done.stdout)[1])  # type: ignore[index]
+        for pattern in (r"(\d+) about the engine", r"(\d+) of those", r"(\d+) have no form")
+    )
+    assert recorded + unrecorded == about
+    assert recorded > 150
 
 
 def test_every_section_has_clauses() -> None:
@@ -57,7 +73,12 @@ GOOD_MANIFEST = """
 "2.1" = ["tests/test_one.py::test_it", "tests/test_one.py::test_that"]
 "2.2" = { host = true }
 "3.1" = ["tests/test_two.py::test_it"]
+
+[unrecorded]
+"3.1" = "nobody sees it"
 """
+RECORD = f"{TRANSCRIPTS}/one.jsonl"
+GOOD_RECORD = '{"name": "one", "clauses": ["2.1", "2.2"]}\n{"send": {}}\n'
 GOOD_TESTS = {
     "test_one.py": """
 import pytest
@@ -77,6 +98,7 @@ class TestCase:
     def test_inside(self): ...
 """,
     "test_two.py": "def test_it(): ...",
+    "test_conformance.py": "def test_the_engine_passes(): ...",
 }
 
 
@@ -87,6 +109,8 @@ def copy(tmp_path: Path) -> Path:
     (tmp_path / "protocol").mkdir()
     (tmp_path / PAGE).write_text(GOOD_PAGE)
     (tmp_path / MANIFEST).write_text(GOOD_MANIFEST)
+    (tmp_path / RECORD).parent.mkdir(parents=True)
+    (tmp_path / RECORD).write_text(GOOD_RECORD)
     for name, source in GOOD_TESTS.items():
         (tmp_path / "tests" / name).write_text(source)
     return tmp_path
@@ -119,6 +143,16 @@ def test_a_good_copy_has_no_problem(copy: Path) -> None:
         (MANIFEST, "::test_that", "::test_it", r"\[2.1\] names a test twice"),
         (MANIFEST, '"3.1"', '"2.1"', r"clauses.toml: Cannot overwrite"),
         ("tests/test_two.py", "test_it", "test_renamed", r"\[3.1\] .*no such test"),
+        ("tests/test_conformance.py", "engine", "fake", r"the transcripts need .*no such test"),
+        (RECORD, '"2.1", ', "", r"\[2.1\] is in no transcript"),
+        (RECORD, '"2.1"', '"2.9"', r"one.jsonl shows \[2.9\], which is not in"),
+        (RECORD, '"2.2"', '"3.1"', r"\[3.1\] is shown by one.jsonl, and stands in"),
+        (RECORD, '"send"', '"sent"', r"one.jsonl:2: a line is one of"),
+        (MANIFEST, '"3.1" = "nobody sees it"', "", r"\[3.1\] is in no transcript"),
+        (MANIFEST, "nobody sees it", " ", r"\[3.1\] is in .* without a reason"),
+        (MANIFEST, '"nobody sees it"', "true", r"\[3.1\] is in .* without a reason"),
+        (MANIFEST, '"3.1" = "nobody', '"2.2" = "nobody', r"\[2.2\] is in .* is the host's"),
+        (MANIFEST, '"3.1" = "nobody', '"3.7" = "nobody', r"\[3.7\] is in .*, not in protocol.md"),
     ],
 )  # fmt: skip
 def test_a_broken_copy_is_seen(copy: Path, file: str, old: str, new: str, problem: str) -> None:
@@ -136,7 +170,8 @@ def test_a_test_file_that_is_gone_is_seen(copy: Path) -> None:
 
 def test_the_real_page_breaks_too(tmp_path: Path) -> None:
     """A clause without its entry, in the real manifest beside the real page and the real tests."""
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    for folder in ("tests", "mlx_stdio"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "protocol").mkdir()
     (tmp_path / PAGE).write_text((ROOT / PAGE).read_text(encoding="utf-8"), encoding="utf-8")
     assert '\n"12.5" = [' in CLAUSES

@@ -151,6 +151,27 @@ def test_after_shutdown_the_lifecycle_still_answers(host: Host) -> None:
         assert refused(host, method, **MINIMAL.get(method, {})).code == 1009, method
 
 
+def test_what_is_wrong_in_itself_is_told_after_shutdown_too(host: Host) -> None:
+    assert host.call("shutdown") is None
+    assert refused(host, "nosuchmethod").code == -32601
+    assert refused(host, "generate", prompt=5).code == -32602
+    assert refused(host, "embed", input=["a"]).code == 1006
+    assert refused(host, "models/load", model="nowhere").code == 1009
+
+
+def test_an_exit_in_a_batch_is_obeyed_after_the_other_members() -> None:
+    long = {"prompt": "a", "maxTokens": 2000, "ignoreEos": True, "stream": False}
+    batch = [
+        {"jsonrpc": "2.0", "id": 1, "method": "generate", "params": long},
+        {"jsonrpc": "2.0", "id": 2, "method": "shutdown"},
+        {"jsonrpc": "2.0", "method": "exit"},
+        {"jsonrpc": "2.0", "id": 3, "method": "ping"},
+    ]
+    told = {row["id"]: row for row in answers(framed(json.dumps(batch).encode()))[-1]}
+    assert told[1]["error"]["code"] == 1009
+    assert (told[2]["result"], told[3]["result"]) == (None, {})
+
+
 def test_the_codes_are_those_of_version_1() -> None:
     """What hosts have compiled in; kinds may be added, none may change."""
     version_1 = {

@@ -205,3 +205,13 @@ def test_any_json_gives_as_many_messages_as_it_has_members(value: Any) -> None:
         assert isinstance(one, (Call, Notification, Invalid, Ignored))
         if isinstance(one, Invalid):
             assert json.loads(error_bytes(one.id, one.error))["id"] == one.id
+
+
+def test_of_two_members_with_one_name_the_last_counts() -> None:
+    assert parse(b'{"jsonrpc":"2.0","id":1,"method":"a","id":2,"method":"b"}') == Call(2, "b", None)
+
+
+def test_a_number_that_no_double_holds_is_no_json() -> None:
+    message = parse(b'{"jsonrpc":"2.0","id":1,"method":"a","params":{"x":1e400}}')
+    assert isinstance(message, Invalid)
+    assert (message.id, message.error.kind) == (None, "parseError")

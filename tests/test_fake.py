@@ -69,6 +69,20 @@ def test_it_repeats_what_it_is_given(spawn: Spawn) -> None:
     Ledger(host.lines)
 
 
+def test_a_deadline_may_be_weeks_away(spawn: Spawn) -> None:
+    host = spawn()
+    text = host.call("generate", prompt="abc", timeoutMs=2**33)["text"]
+    assert text == "abc"
+
+
+def test_a_status_does_not_count_itself(spawn: Spawn) -> None:
+    host = spawn()
+    host.call("generate", prompt="abc")
+    for _ in range(2):
+        counters = host.call("engine/status")["counters"]
+        assert (counters["requests"], counters["completed"]) == (1, 1)
+
+
 def test_it_imports_nothing_heavy() -> None:
     calls = [
         {"jsonrpc": "2.0", "id": 1, "method": "generate", "params": {"prompt": "a"}},
@@ -238,7 +252,7 @@ def test_steps_at_the_start(spawn: Spawn) -> None:
 def test_models_and_their_times(spawn: Spawn) -> None:
     host = spawn(models=["other"], loadMs=1, tokenMs=30, contextLength=64)
     rows = {row["id"]: row for row in host.call("models/list")["models"]}
-    assert rows.keys() == {"fake", "other"}
+    assert rows.keys() == {"fake", "other", "pico"}  # the embedded one is always there
     assert rows["other"]["contextLength"] == 64
     loaded = host.call("models/load", model="other", pin=True)["model"]
     assert (loaded["id"], loaded["state"], loaded["pinned"]) == ("other", "ready", True)

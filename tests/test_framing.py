@@ -50,6 +50,11 @@ def test_blank_lines_are_passed_over(blank: bytes) -> None:
     assert frames(blank + b"x\n" + blank) == [b"x"]
 
 
+@pytest.mark.parametrize("line", [b"\x0b", b"\x0c", b" \x1c", "\xa0".encode()])
+def test_blanks_are_those_of_json(line: bytes) -> None:
+    assert frames(line + b"\n") == [line]
+
+
 def test_only_the_byte_newline_ends_a_message() -> None:
     text = "a\u2028b\u2029c\u0085d\x0be\x0cf"
     assert frames(f"{text}\n".encode()) == [text.encode()]

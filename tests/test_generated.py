@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from mlx_stdio.protocol.notifications import NOTIFICATIONS
 from mlx_stdio.protocol.validate import read_params
 from tests.host import ROOT, Host
 from tests.node_tools import needs_node, run_node
+from tests.test_openrpc_examples import of
+from tools.reference import _note
 
 TYPES = (ROOT / "clients" / "go" / "types.go").read_text(encoding="utf-8")
 HELLO = [{"role": "user", "content": "hello"}]
@@ -54,7 +57,7 @@ def committed() -> Any:
     return json.loads((ROOT / "protocol" / "openrpc.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("tool", ["openrpc", "gotypes"])
+@pytest.mark.parametrize("tool", ["openrpc", "gotypes", "reference"])
 def test_the_file_is_fresh(tool: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"tools.{tool}", "--check"],
@@ -69,10 +72,16 @@ def test_the_file_is_fresh(tool: str) -> None:
 def test_a_stale_file_is_noticed(tmp_path: Path) -> None:
     for folder in ("tools", "mlx_stdio", "clients/go", "protocol"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copy(ROOT / "protocol.md", tmp_path)
     methods = tmp_path / "mlx_stdio" / "protocol" / "text.py"
     text = methods.read_text(encoding="utf-8")
     methods.write_text(text.replace("skip_special_tokens:", "leave_out:"), encoding="utf-8")
-    for tool, file in (("openrpc", "protocol/openrpc.json"), ("gotypes", "clients/go/types.go")):
+    generated = {
+        "openrpc": "protocol/openrpc.json",
+        "gotypes": "clients/go/types.go",
+        "reference": "protocol.md",
+    }
+    for tool, file in generated.items():
         command = [sys.executable, "-m", f"tools.{tool}"]
         before = (tmp_path / file).read_text(encoding="utf-8")
         stale = subprocess.run(
@@ -84,6 +93,15 @@ def test_a_stale_file_is_noticed(tmp_path: Path) -> None:
         after = (tmp_path / file).read_text(encoding="utf-8")
         assert "leaveout" in after.lower()
         assert "skipspecialtokens" not in after.lower()
+
+
+def test_lint_checks_all_that_is_generated() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipes = dict(re.findall(r"^(docs|lint):.*\n((?:\t.*\n)+)", makefile, re.MULTILINE))
+    tools = re.findall(r"-m (tools\.\w+)\n", recipes["docs"])
+    assert len(tools) == 3
+    for tool in tools:
+        assert f"-m {tool} --check\n" in recipes["lint"]
 
 
 def test_the_engine_gives_what_is_committed(shared_host: Host, committed: Any) -> None:
@@ -106,18 +124,57 @@ def test_the_official_validator_agrees(shared_host: Host, committed: Any) -> Non
 
 @needs_node
 def test_the_official_checker_of_calls_judges_like_the_engine(committed: Any) -> None:
-    calls = [*GOOD, *BAD]
+    examples = [(row["name"], of(row["examples"][0])) for row in committed["methods"]]
+    good = [*GOOD, *examples]
+    calls = [*good, *BAD]
     told = run_node("validate.js", {"documents": {"it": committed}, "calls": calls})["it"]["calls"]
     for call, verdict in zip(calls, told, strict=True):
-        assert (verdict is True) == (call in GOOD), (call, verdict)
+        assert (verdict is True) == (call in good), (call, verdict)
     for method, params in calls:
         if method in METHODS:
-            with contextlib.nullcontext() if (method, params) in GOOD else refused():
+            with contextlib.nullcontext() if (method, params) in good else refused():
                 read_params(METHODS[method], params)
 
 
 def refused() -> AbstractContextManager[Any]:
     return pytest.raises(EngineError)
+
+
+def test_the_page_gives_every_bound(committed: Any) -> None:
+    """Beyond them is -32602, so a reader must find them."""
+    page = (ROOT / "protocol.md").read_text(encoding="utf-8")
+    says = {
+        "minimum": "from {}",
+        "maximum": "to {}",
+        "exclusiveMinimum": "above {}",
+        "minLength": "not empty",
+        "minItems": "not empty",
+        "maxItems": "at most {}",
+    }
+    seen = set()
+    for structure in committed["components"]["schemas"].values():
+        for name, schema in structure.get("properties", {}).items():
+            note = _note(schema)
+            assert f" | {note} |\n" in page or name == "_meta", name
+            for word, value in bounds_of(schema):
+                assert says[word].format(value) in note, (name, word)
+                seen.add(word)
+    assert seen == says.keys()
+
+
+def bounds_of(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Each keyword that bounds a value or what is in it."""
+    words = re.compile(
+        r"(exclusive)?(min|max)(imum|Length|Items|Properties)|pattern|multipleOf", re.IGNORECASE
+    )
+    if isinstance(schema, dict):
+        for word, value in schema.items():
+            if words.fullmatch(word) and not isinstance(value, dict):
+                yield word, value
+            yield from bounds_of(value)
+    elif isinstance(schema, list):
+        for option in schema:
+            yield from bounds_of(option)
 
 
 # Go.
@@ -132,7 +189,7 @@ def test_the_go_types_name_everything() -> None:
         assert f"\ntype {kind.__name__} struct {{" in TYPES
     for name, code in CODES.items():
         assert re.search(rf'\bKind\w+ +ErrorKind += "{name}"\n', TYPES), name
-        assert re.search(rf"\bCode\w+ += {code}\n", TYPES), name
+        assert re.search(rf"\bCode\w+ +(Code +)?= {code}\n", TYPES), name
 
 
 @pytest.mark.skipif(shutil.which("gofmt") is None, reason="needs Go")

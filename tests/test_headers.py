@@ -17,6 +17,7 @@ from mlx_stdio.wire.headers import HeaderFramer
 from tests.host import COMMAND
 
 LIMIT = 64
+MARK = "\ufeff".encode()
 
 
 def pieces(*data: bytes, limit: int = LIMIT) -> list[Piece]:
@@ -88,6 +89,30 @@ def test_what_cannot_be_understood_costs_no_later_message(bad: bytes) -> None:
     assert bodies(found)[-2:] == [b"[2]", b"[3]"]
 
 
+GARBAGE = [b"junk", b"\r\n", b"\n", b"X: 1\r\n", b"Content-Type: a; charset=utf-16\r\n", b":"]
+GARBAGE += [b"Content-Length: x\r\n", b'{"a":1}', b"\x00" * 40, b"Content-Len", b"y" * 5000]
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(GARBAGE), max_size=6).map(b"".join))
+def test_no_garbage_costs_the_messages_after_it(garbage: bytes) -> None:
+    found = bodies(pieces(framed(b"[1]") + garbage + framed(b"[2]") + framed(b"[3]")))
+    assert (found[0], found[-2:]) == (b"[1]", [b"[2]", b"[3]"])
+
+
+def test_a_length_that_is_too_short_costs_no_later_message() -> None:
+    """Some hosts count characters; what is left over runs into the next header."""
+    text = '{"a":"é🎉"}'
+    short = b"Content-Length: %d\r\n\r\n%b" % (len(text), text.encode())
+    whole = framed(b"[1]")
+    assert bodies(pieces(whole + short + whole + whole)) == [
+        b"[1]",
+        text.encode()[: len(text)],
+        b"[1]",
+        b"[1]",
+    ]
+
+
 @pytest.mark.parametrize("cut", range(1, len(framed(b"[1]"))))
 def test_an_unfinished_message_is_none(cut: int) -> None:
     found = pieces(framed(b"[0]"), framed(b"[1]")[:cut])
@@ -123,7 +148,13 @@ def test_any_cut_gives_the_same_messages(data: bytes, borders: list[int]) -> Non
         (framed(b"{}"), "content-length"),
         (b"\r\n" + framed(b"{}"), "content-length"),
         (b"content-type: a\r\nContent-Length: 2\r\n\r\n{}", "content-length"),
+        (b" \r\n" + framed(b"{}"), "content-length"),
+        (b"  " + framed(b"{}"), "content-length"),
+        (b" " * (LIMIT + 2) + b"{}\n", "newline"),
+        (MARK + b"[1]\n", "newline"),
+        (MARK + b" \r\n" + framed(b"{}"), "content-length"),
         (b"conten", "newline"),
+        (MARK[:2], "newline"),
     ],
 )
 @pytest.mark.parametrize("single", [False, True])
@@ -143,7 +174,12 @@ def converse(data: bytes, *options: str) -> list[Any]:
     done = subprocess.run(
         [*COMMAND, *options], input=data, capture_output=True, timeout=60, check=True
     )
-    rest, out = done.stdout, []
+    return cut_frames(done.stdout)
+
+
+def cut_frames(rest: bytes) -> list[Any]:
+    """The messages of what was written by Content-Length framing."""
+    out = []
     while rest:
         head, _, rest = rest.partition(b"\r\n\r\n")
         name, _, length = head.partition(b": ")
@@ -174,14 +210,15 @@ def test_bad_frames_are_answered_and_the_stream_goes_on() -> None:
     limit = 2000
     junk = b"Content-Length: some\r\n\r\n{}"
     data = call(1, "ping") + junk + call(2, "ping") + framed(b"x" * (limit + 1)) + call(3, "ping")
-    found = converse(data + framed(b"{"), "--max-message-bytes", str(limit))
+    data += framed(b"{") + framed(b"") + framed(b" ")
+    found = converse(data, "--max-message-bytes", str(limit))
     assert [(row["id"], row.get("error", {}).get("code")) for row in found] == [
         (1, None),
         (None, -32700),
         (2, None),
         (None, -32600),
         (3, None),
-        (None, -32700),
+        *[(None, -32700)] * 3,
     ]
 
 

@@ -257,7 +257,9 @@ def test_a_resident_model_can_be_unloaded_when_its_folder_is_gone(
 
 
 def test_preload_makes_the_default_model_resident_before_anybody_asks(shelf: Path) -> None:
-    with Host("--models-dir", str(shelf), "--model", "b", "--preload") as host:
+    # With the framing given: else nothing is written before the host's first bytes tell it.
+    options = ("--preload", "--framing", "newline")
+    with Host("--models-dir", str(shelf), "--model", "b", *options) as host:
         assert await_note(host, "models/changed") == {
             "model": "b",
             "state": "ready",

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from mlx_stdio import __version__
-from mlx_stdio.errors import CODES
+from mlx_stdio.errors import CODES, EngineError
 from mlx_stdio.protocol.methods import METHODS
 from mlx_stdio.protocol.notifications import NOTIFICATIONS
+from mlx_stdio.protocol.validate import read_params
 from tests.host import ROOT, Host, RpcError
 from tests.residents import messages
 from tests.schema import check, fits, resolve
@@ -127,6 +128,15 @@ def test_the_document_is_whole(document: Any) -> None:
     assert document["components"]["errors"].keys() == CODES.keys()
 
 
+def test_what_a_result_always_has_is_required(document: Any) -> None:
+    """Types made from the document then need no null for it."""
+    schemas = document["components"]["schemas"]
+    for name in ("AssistantMessage", "LoadResult", "ServerInfo", "Timings", "Usage"):
+        assert set(schemas[name]["required"]) == schemas[name]["properties"].keys(), name
+    assert "blas" not in schemas["Device"]["required"]
+    assert "topK" not in schemas["GenerateParams"]["required"]
+
+
 def converse(host: Host) -> dict[Any, str]:
     """A session in which every method and every kind of notification occurs; id to method."""
     score = {"logprobs": 3, "maxTokens": 3, "ignoreEos": True}
@@ -224,6 +234,28 @@ def test_the_checker_can_fail(document: Any, shared_host: Host) -> None:
     for change in changes:
         assert not fits(document, schema, {**good, **change})
     assert not fits(document, schema, {name: good[name] for name in good if name != "model"})
+
+
+@pytest.mark.parametrize(
+    ("member", "step"),
+    [
+        ("foo", ".foo"),
+        ("_x1", "._x1"),
+        ("é", "['é']"),
+        ("a.b", "['a.b']"),
+        ("", "['']"),
+        ("it's\\", r"['it\'s\\']"),
+        ("0", "['0']"),
+    ],
+)
+def test_a_path_is_in_jsonpaths_spelling(member: str, step: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        read_params(METHODS["generate"], {"prompt": "a", member: 1})
+    assert caught.value.data["path"] == f"${step}"
+    messages = [{"role": "user", member: 1}]
+    with pytest.raises(EngineError) as caught:
+        read_params(METHODS["chat"], {"messages": messages})
+    assert caught.value.data["path"] == f"$.messages[0]{step}"
 
 
 # The page.

@@ -272,3 +272,26 @@ def test_a_write_into_a_closed_descriptor_is_a_reader_that_is_gone() -> None:
     writer.put(Frame(b"x"))
     writer.flush()
     assert reports == [1]
+
+
+def test_nothing_leaves_before_the_framing_is_known() -> None:
+    pipe = Pipe()
+    pipe.writer.hold()
+    pipe.writer.put(Frame(b"early"))
+    pipe.writer.flush()
+    os.set_blocking(pipe.reading, False)
+    with pytest.raises(BlockingIOError):
+        os.read(pipe.reading, 1)
+    pipe.writer.begin(lambda message: b"<" + message + b">")
+    pipe.writer.put(Frame(b"late"))
+    pipe.writer.flush()
+    assert os.read(pipe.reading, 99) == b"<early><late>"
+
+
+def test_what_was_held_leaves_at_the_end() -> None:
+    """A host that never wrote a byte still hears of a fault; a line is the simpler frame."""
+    pipe = Pipe()
+    pipe.writer.hold()
+    pipe.writer.put(Frame(b"fatal"))
+    assert pipe.writer.close(PATIENCE)
+    assert os.read(pipe.reading, 99) == b"fatal\n"

@@ -5,6 +5,10 @@ fails for a clause that is not there, an entry whose clause is gone, a test that
 a clause about the engine without a test. What is only about hosts (it begins with "A host") is
 marked `host = true` there: the engine's tests cannot prove it. Without `--check` it prints how many
 there are. Whether a test proves what it is named for is for a reader to judge.
+
+The recorded sessions of `mlx-stdio conformance` are held to it, too: each clause about the engine
+is named by one of them, or the table `[unrecorded]` of the manifest says why it cannot be. That
+the engine reproduces them is one test, which is not repeated at each clause.
 """
 
 from __future__ import annotations
@@ -18,9 +22,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mlx_stdio.conformance.transcript import BadTranscript, all_transcripts
+
 ROOT = Path(__file__).parent.parent
 PAGE = "protocol.md"
 MANIFEST = "protocol/clauses.toml"
+TRANSCRIPTS = "mlx_stdio/conformance/transcripts"
+REPLAYED = "tests/test_conformance.py::test_the_engine_passes"
+"""The test that replays all transcripts against the engine."""
+
+_UNRECORDED = "unrecorded"
 
 _CLAUSE = re.compile(r"^\[(\d+\.\d+)\] (.+?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
 _SECTION = re.compile(r"^## (\d+)\. ", re.MULTILINE)
@@ -42,6 +53,7 @@ def problems(root: Path) -> list[str]:
     except tomllib.TOMLDecodeError as error:  # an entry that is there twice is such an error
         return [f"{MANIFEST}: {error}"]
     found = [*_wrong_numbers(page, [number for number, _ in clauses])]
+    unrecorded = manifest.pop(_UNRECORDED, {})
     tests = _Tests(root)
     for number, text in clauses:
         if not _WORD.search(text):
@@ -52,7 +64,48 @@ def problems(root: Path) -> list[str]:
             found += (f"[{number}] {what}" for what in _wrong_entry(text, manifest[number], tests))
     known = {number for number, _ in clauses}
     found += [f"[{number}] is in {MANIFEST}, not in {PAGE}" for number in manifest.keys() - known]
+    if (why := tests.wrong(REPLAYED)) is not None:
+        found.append(f"the transcripts need {REPLAYED}: {why}")
+    try:
+        recorded = recorded_clauses(root)
+    except BadTranscript as error:
+        return [*found, str(error)]
+    return [*found, *_wrong_records(clauses, recorded, unrecorded)]
+
+
+def recorded_clauses(root: Path) -> dict[str, list[str]]:
+    """The names of the transcripts that show each clause.
+
+    Raises:
+        BadTranscript: one cannot be read.
+    """
+    found: dict[str, list[str]] = {}
+    for transcript in all_transcripts(root / TRANSCRIPTS):
+        for number in transcript.clauses:
+            found.setdefault(number, []).append(transcript.name)
     return found
+
+
+def _wrong_records(
+    clauses: list[tuple[str, str]], recorded: dict[str, list[str]], unrecorded: dict[str, Any]
+) -> Iterator[str]:
+    """Each clause about the engine is recorded, or there is a reason; never both."""
+    texts = dict(clauses)
+    for number, names in recorded.items():
+        if number not in texts:
+            yield f"{names[0]}.jsonl shows [{number}], which is not in {PAGE}"
+        elif number in unrecorded:
+            yield f"[{number}] is shown by {names[0]}.jsonl, and stands in [{_UNRECORDED}]"
+    for number, why in unrecorded.items():
+        if number not in texts:
+            yield f"[{number}] is in [{_UNRECORDED}], not in {PAGE}"
+        elif texts[number].startswith(_HOST):
+            yield f"[{number}] is in [{_UNRECORDED}], but is the host's"
+        elif not isinstance(why, str) or not why.strip():
+            yield f"[{number}] is in [{_UNRECORDED}] without a reason"
+    for number, text in clauses:
+        if not (text.startswith(_HOST) or number in recorded or number in unrecorded):
+            yield f"[{number}] is in no transcript, and [{_UNRECORDED}] does not say why"
 
 
 def _wrong_numbers(page: str, numbers: list[str]) -> Iterator[str]:
@@ -134,11 +187,16 @@ def main() -> int:
             print(problem, file=sys.stderr)
         return int(bool(found))
     manifest = tomllib.loads((ROOT / MANIFEST).read_text(encoding="utf-8"))
-    named = [entry for entry in manifest.values() if isinstance(entry, list)]
-    different = {name for entry in named for name in entry}
+    unrecorded = manifest.pop(_UNRECORDED)
+    named = {number: entry for number, entry in manifest.items() if isinstance(entry, list)}
+    different = {name for entry in named.values() for name in entry}
+    recorded = recorded_clauses(ROOT)
+    transcripts = {name for names in recorded.values() for name in names}
     print(
         f"{len(manifest)} clauses: {len(named)} about the engine, with {len(different)} tests; "
-        f"{len(manifest) - len(named)} about hosts"
+        f"{len(manifest) - len(named)} about hosts\n"
+        f"{len(named.keys() & recorded.keys())} of those about the engine are recorded, in "
+        f"{len(transcripts)} transcripts; {len(unrecorded)} have no form on the wire"
     )
     return 0
 

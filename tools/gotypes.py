@@ -203,7 +203,7 @@ def gotypes_text() -> str:
         writer.struct(kind, f"Sent by the engine as `{name}`.")
     calls = [["Method" + exported(name), f'= "{name}"'] for name in METHODS]
     sent = [["Notification" + exported(name), f'= "{name}"'] for name in notes.NOTIFICATIONS]
-    codes = [["Code" + exported(kind), f"= {code}"] for kind, code in CODES.items()]
+    codes = [["Code" + exported(kind), "Code", f"= {code}"] for kind, code in CODES.items()]
     kinds = [["Kind" + exported(kind), "ErrorKind", f'= "{kind}"'] for kind in CODES]
     table = [[f"Kind{exported(kind)}:", f"Code{exported(kind)},"] for kind in CODES]
     return "\n".join(
@@ -213,11 +213,12 @@ def gotypes_text() -> str:
             + f"const ProtocolVersion = {PROTOCOL_VERSION}\n",
             _constants("Methods that the engine answers, and notifications that it takes.", calls),
             _constants("Notifications that the engine sends.", sent),
-            _constants("Codes of errors.", codes),
+            comment("Code is the number of an error.")
+            + f"type Code int\n\nconst (\n{_columns(codes)})\n",
             comment("ErrorKind is the stable name of an error, `data.kind`.")
             + f"type ErrorKind string\n\nconst (\n{_columns(kinds)})\n",
             comment("Codes has the code of each kind of error.")
-            + f"var Codes = map[ErrorKind]int{{\n{_columns(table)}}}\n",
+            + f"var Codes = map[ErrorKind]Code{{\n{_columns(table)}}}\n",
             *writer.structs.values(),
             *(writer.enums[name] for name in sorted(writer.enums)),
             *(writer.unions[name] for name in sorted(writer.unions)),

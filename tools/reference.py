@@ -27,8 +27,9 @@ _INTRODUCTION = (
     "notifications between the two are left out."
 )
 _WHEN = {
-    "parseError": "The line is not JSON (or nested deeper than 1024). `id` is null.",
-    "invalidRequest": "Not a request: wrong envelope, wrong id, an id in flight, too long a line.",
+    "parseError": "Not JSON (or nested deeper than 1024), or headers that are none. `id` is null.",
+    "invalidRequest": "Not a request: wrong envelope, wrong id, an id in flight, or a message that "
+    "is too long (`data.maxMessageBytes`).",
     "methodNotFound": "No such method.",
     "invalidParams": "`data.path` says where.",
     "internalError": "A request failed in a way that has no other name; the engine goes on.",
@@ -139,16 +140,30 @@ def _table(properties: dict[str, Any], required: list[str]) -> list[str]:
 def _note(schema: dict[str, Any]) -> str:
     notes = [schema["description"]] if "description" in schema else []
     options = [option for option in schema.get("anyOf", [schema]) if option.get("type") != "null"]
-    for option in options:
-        low = option.get("minimum", option.get("exclusiveMinimum"))
-        high = option.get("maximum")
-        if low is not None or high is not None:
-            sign = "above " if "exclusiveMinimum" in option else "from "
-            bounds = (f"{sign}{low}" if low is not None else "") + (
-                f" to {high}" if high is not None else ""
-            )
-            notes.append(f"({bounds.strip()})")
+    bounds = dict.fromkeys(bound for option in options for bound in _bounds(option))
+    notes += [f"({', '.join(bounds)})"] if bounds else []
     return " ".join(notes).replace("|", "\\|")
+
+
+def _bounds(schema: dict[str, Any]) -> list[str]:
+    """All that a value may be refused for beside its type: clause 3.13 sends readers here."""
+    found = []
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum")
+    if low is not None or high is not None:
+        sign = "above" if "exclusiveMinimum" in schema else "from"
+        parts = [f"{sign} {low}"] * (low is not None) + [f"to {high}"] * (high is not None)
+        found.append(" ".join(parts))
+    least = schema.get("minLength", schema.get("minItems", 0))
+    if least:
+        found.append("not empty" if least == 1 else f"at least {least} long")
+    most = schema.get("maxLength", schema.get("maxItems"))
+    if most is not None:
+        found.append(f"at most {most}")
+    for within in ("items", "additionalProperties"):
+        if isinstance(inner := schema.get(within), dict):
+            found += [f"each {bound}" for bound in _bounds(inner)]
+    return found
 
 
 def _type(schema: dict[str, Any]) -> str:

@@ -168,6 +168,9 @@ func (b *bindings) matcher(name string, argument, value any, path string) error 
 		if !isArray {
 			return wrong(path, "an array", value)
 		}
+	case "$begins":
+		patterns := argument.([]any)
+		return b.fits(patterns, values[:min(len(values), len(patterns))], path)
 	case "$contains", "$anyOrder":
 		return b.set(name == "$anyOrder", argument.([]any), values, path)
 	default:

@@ -9,9 +9,6 @@ import (
 // key tells ids apart: 7 and "7" are two.
 func key(id any) string { return fmt.Sprintf("%T %v", id, id) }
 
-// write may fail where the engine is gone; what it says then is for the next steps to judge.
-func (r *replay) write(data []byte) { _, _ = r.stdin.Write(data) }
-
 func (r *replay) times(step map[string]any) int {
 	count := int64(1)
 	if times, ok := r.fill(step["times"]).(json.Number); ok {
@@ -78,36 +75,64 @@ func (r *replay) endsHere(pattern any) bool {
 	return err == nil && r.match(pattern, message) == nil && r.pass() == nil
 }
 
-func (r *replay) expectMany(pattern, least any) error {
-	count := int64(0)
+// some is a $many, and how many have come.
+type some struct {
+	pattern             any
+	least, below, count any
+	came                int64
+}
+
+func asMany(pattern any) *some {
+	object, ok := pattern.(map[string]any)
+	if !ok || object["$many"] == nil {
+		return nil
+	}
+	return &some{object["$many"], object["$min"], object["$below"], object["$count"], 0}
+}
+
+// end looks at how many there were.
+func (r *replay) end(many *some) error {
+	if number, ok := r.fill(many.least).(json.Number); ok {
+		if least, _ := number.Int64(); many.came < least {
+			return fmt.Errorf("%d came, at least %d are due", many.came, least)
+		}
+	}
+	if number, ok := r.fill(many.below).(json.Number); ok {
+		if below, _ := number.Int64(); many.came >= below {
+			return fmt.Errorf("%d came, fewer than %d are due", many.came, below)
+		}
+	}
+	if name, ok := many.count.(string); ok {
+		r.names[name] = json.Number(fmt.Sprint(many.came))
+	}
+	return nil
+}
+
+func (r *replay) expectMany(many *some) error {
 	for {
 		message, err := r.peek()
 		if err != nil {
 			return err
 		}
-		if r.match(pattern, message) == nil {
-			count++
+		if r.match(many.pattern, message) == nil {
+			many.came++
 		} else if !isNoise(message) {
-			break
+			return r.end(many)
 		}
 		if err := r.pass(); err != nil {
 			return err
 		}
 	}
-	if number, ok := least.(json.Number); ok {
-		if most, _ := number.Int64(); count < most {
-			return fmt.Errorf("%d came, at least %d are due", count, most)
-		}
-	}
-	return nil
 }
 
-// expect waits for one message for each pattern, in whatever order; $many takes any number.
-func (r *replay) expect(patterns []any) error {
-	var due, many []any
+// expect waits for one message for each pattern, in whatever order; $many takes any number. After one
+// that matches orEnd, nothing more is due.
+func (r *replay) expect(patterns []any, orEnd any) error {
+	var due []any
+	var many []*some
 	for _, pattern := range patterns {
-		if object, ok := pattern.(map[string]any); ok && object["$many"] != nil {
-			many = append(many, object["$many"])
+		if found := asMany(pattern); found != nil {
+			many = append(many, found)
 		} else {
 			due = append(due, pattern)
 		}
@@ -119,6 +144,9 @@ func (r *replay) expect(patterns []any) error {
 		}
 		if err := r.pass(); err != nil {
 			return err
+		}
+		if r.cutShort = orEnd != nil && r.match(orEnd, message) == nil; r.cutShort {
+			return nil
 		}
 		var reasons []error
 		found := -1
@@ -134,15 +162,26 @@ func (r *replay) expect(patterns []any) error {
 			due = append(due[:found:found], due[found+1:]...)
 			continue
 		}
-		allowed := isNoise(message)
-		for _, pattern := range many {
-			allowed = allowed || r.match(pattern, message) == nil
-		}
-		if !allowed {
+		if !r.isOneOf(many, message) && !isNoise(message) {
 			return fmt.Errorf("%w\ncame: %v", errors.Join(reasons...), message)
 		}
 	}
+	for _, found := range many {
+		if err := r.end(found); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+func (r *replay) isOneOf(many []*some, message any) bool {
+	for _, one := range many {
+		if r.match(one.pattern, message) == nil {
+			one.came++
+			return true
+		}
+	}
+	return false
 }
 
 // expectExit reads to the end of the stream, where nothing more is due, and looks at the exit code.

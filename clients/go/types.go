@@ -39,23 +39,25 @@ const (
 	NotificationEngineFatal   = "engine/fatal"
 )
 
-// Codes of errors.
+// Code is the number of an error.
+type Code int
+
 const (
-	CodeParseError            = -32700
-	CodeInvalidRequest        = -32600
-	CodeMethodNotFound        = -32601
-	CodeInvalidParams         = -32602
-	CodeInternalError         = -32603
-	CodeCancelled             = -32800
-	CodeModelNotFound         = 1001
-	CodeModelLoadFailed       = 1002
-	CodeContextLengthExceeded = 1003
-	CodeOverloaded            = 1004
-	CodeOutOfMemory           = 1005
-	CodeUnsupported           = 1006
-	CodeDeadlineExceeded      = 1007
-	CodeEngineFault           = 1008
-	CodeShuttingDown          = 1009
+	CodeParseError            Code = -32700
+	CodeInvalidRequest        Code = -32600
+	CodeMethodNotFound        Code = -32601
+	CodeInvalidParams         Code = -32602
+	CodeInternalError         Code = -32603
+	CodeCancelled             Code = -32800
+	CodeModelNotFound         Code = 1001
+	CodeModelLoadFailed       Code = 1002
+	CodeContextLengthExceeded Code = 1003
+	CodeOverloaded            Code = 1004
+	CodeOutOfMemory           Code = 1005
+	CodeUnsupported           Code = 1006
+	CodeDeadlineExceeded      Code = 1007
+	CodeEngineFault           Code = 1008
+	CodeShuttingDown          Code = 1009
 )
 
 // ErrorKind is the stable name of an error, `data.kind`.
@@ -80,7 +82,7 @@ const (
 )
 
 // Codes has the code of each kind of error.
-var Codes = map[ErrorKind]int{
+var Codes = map[ErrorKind]Code{
 	KindParseError:            CodeParseError,
 	KindInvalidRequest:        CodeInvalidRequest,
 	KindMethodNotFound:        CodeMethodNotFound,

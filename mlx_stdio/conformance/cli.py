@@ -40,6 +40,8 @@ def run(arguments: list[str]) -> int:
         transcripts = _chosen(options.transcript, Path(options.folder))
     except (BadTranscript, OSError) as error:
         parser.error(str(error))
+    left_out = [t for t in transcripts if options.no_arguments and t.arguments]
+    transcripts = [t for t in transcripts if t not in left_out]
     if options.list:
         for transcript in transcripts:
             sys.stdout.write(f"{transcript.name}  {' '.join(transcript.clauses)}\n")
@@ -51,9 +53,11 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         parser.error(f"{command[0]}: {error}")
     if options.json:
-        sys.stdout.write(json.dumps(as_json(outcomes), ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.write(
+            json.dumps(as_json(outcomes, left_out), ensure_ascii=False, indent=2) + "\n"
+        )
     else:
-        sys.stdout.write(table(outcomes))
+        sys.stdout.write(table(outcomes, left_out))
     return 0 if all(outcome.failure is None for outcome in outcomes) else 1
 
 
@@ -126,6 +130,11 @@ def _parser() -> ArgumentParser:
         help="what each transcript is given (60)",
     )
     add("--jobs", type=int, default=1, metavar="N", help="transcripts side by side (1)")
+    add(
+        "--no-arguments",
+        action="store_true",
+        help="leave out the transcripts that give the command options of the engine",
+    )
     add("--json", action="store_true", help="one JSON object instead of a table")
     add("--list", action="store_true", help="print the transcripts and their clauses, and leave")
     return parser

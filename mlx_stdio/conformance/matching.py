@@ -178,6 +178,11 @@ def _contains(patterns: list[Any], value: Any, path: str, bindings: Bindings) ->
         _one_of_values(pattern, value, path, bindings)
 
 
+def _begins(patterns: list[Any], value: Any, path: str, bindings: Bindings) -> None:
+    _type("array", value, path, bindings)
+    _match(patterns, value[: len(patterns)], path, bindings)
+
+
 def _any_order(patterns: list[Any], value: Any, path: str, bindings: Bindings) -> None:
     _type("array", value, path, bindings)
     if len(value) != len(patterns):
@@ -231,6 +236,7 @@ _MATCHERS: Final[dict[str, Callable[[Any, Any, str, Bindings], None]]] = {
     "$all": _all,
     "$oneOf": _one_of,
     "$each": _each,
+    "$begins": _begins,
     "$contains": _contains,
     "$anyOrder": _any_order,
 }

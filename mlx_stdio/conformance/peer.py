@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -33,7 +34,11 @@ class NotAMessage(NamedTuple):
 
 
 class Peer:
-    """One process, for one transcript."""
+    """One process, for one transcript.
+
+    Attributes:
+        reading: whether its stdout is read; what it writes stays in the pipe else.
+    """
 
     def __init__(self, command: list[str], framing: str, seconds: float) -> None:
         """Args:
@@ -41,6 +46,7 @@ class Peer:
         seconds: all that it is given.
         """
         self.ends_at = time.monotonic() + seconds
+        self.reading = True
         self._framing = framing
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
         self._process = subprocess.Popen(
@@ -50,30 +56,38 @@ class Peer:
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         os.set_blocking(self._stdin.fileno(), False)
+        self._unwritten = memoryview(b"")
         self._held = b""
         self._messages: deque[Any] = deque()
         self._over = False  # nothing more will come
 
     def write(self, data: bytes) -> None:
         """Write bytes as they are; a program that is gone takes none."""
-        view = memoryview(data)
-        while view and not self._stdin.closed:
-            _, writable = self._wait(want_write=True)
-            if writable:
-                try:
-                    view = view[os.write(self._stdin.fileno(), view[:_CHUNK]) :]
-                except BlockingIOError:
-                    continue
-                except OSError:
-                    return
+        self._add(data)
+        while self._unwritten:
+            self._wait()
+
+    def offer(self, data: bytes, seconds: float) -> bool:
+        """The same, but only until nothing was taken for so long; whether all of it was.
+
+        What was not is written when the program takes it.
+        """
+        self._add(data)
+        while self._unwritten:
+            if not self._wait(seconds):
+                return False
+        return True
 
     def send(self, message: Any) -> None:
         """Write one message in its frame."""
+        self.write(self.framed(message))
+
+    def framed(self, message: Any) -> bytes:
+        """A message in its frame."""
         body = json.dumps(message, ensure_ascii=False).encode()
         if self._framing == "newline":
-            self.write(body + b"\n")
-        else:
-            self.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+            return body + b"\n"
+        return b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
 
     def peek(self) -> Any:
         """The next message, a `NotAMessage`, or None at the end of the stream.
@@ -96,6 +110,7 @@ class Peer:
 
     def close_stdin(self) -> None:
         """End of input."""
+        self.write(b"")
         with contextlib.suppress(OSError):
             self._stdin.close()
 
@@ -125,28 +140,46 @@ class Peer:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self.close_stdin()
+        with contextlib.suppress(OSError):
+            self._stdin.close()
         self._stdout.close()
         with self._log:
             self._log.seek(0)
             return self._log.read().decode(errors="replace")[-_LOG_SHOWN:]
 
-    def _wait(self, *, want_write: bool = False) -> tuple[bool, bool]:
-        """Wait until something can be done, and read what is there; what was possible."""
+    def _add(self, data: bytes) -> None:
+        if not self._stdin.closed:
+            self._unwritten = memoryview(bytes(self._unwritten) + data)
+
+    def _wait(self, most: float = math.inf) -> bool:
+        """Wait until something can be done, and write and read what can be; False if nothing.
+
+        Args:
+            most: seconds.
+        """
         left = self.ends_at - time.monotonic()
         if left <= 0:
-            raise Stalled("nothing came in time")
-        reading = [] if self._over else [self._stdout]
-        writing = [self._stdin] if want_write else []
-        if not (reading or writing):
-            return False, False
-        readable, writable, _ = select.select(reading, writing, [], left)
+            raise Stalled("it takes no more" if self._unwritten else "nothing came in time")
+        reading = [self._stdout] if self.reading and not self._over else []
+        writing = [self._stdin] if self._unwritten else []
+        readable, writable, _ = select.select(reading, writing, [], min(left, most))
         if readable:
             data = os.read(self._stdout.fileno(), _CHUNK)
             self._held += data
             self._over = not data
             self._cut_lines() if self._framing == "newline" else self._cut_frames()
-        return bool(readable), bool(writable)
+        if writable:
+            self._write_some()
+        return bool(readable or writable)
+
+    def _write_some(self) -> None:
+        try:
+            written = os.write(self._stdin.fileno(), self._unwritten[:_CHUNK])
+        except BlockingIOError:
+            return
+        except OSError:  # it is gone
+            written = len(self._unwritten)
+        self._unwritten = self._unwritten[written:]
 
     def _cut_lines(self) -> None:
         *lines, self._held = self._held.split(b"\n")

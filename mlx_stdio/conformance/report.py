@@ -25,21 +25,42 @@ def by_clause(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
     return dict(sorted(found.items(), key=lambda item: _order(item[0])))
 
 
-def table(outcomes: list[Outcome]) -> str:
+def not_tried(outcomes: list[Outcome], left_out: list[Transcript]) -> dict[str, list[str]]:
+    """The clauses that only transcripts speak of which were left out, and those."""
+    tried = by_clause(outcomes)
+    found: dict[str, list[str]] = {}
+    for transcript in left_out:
+        for clause in transcript.clauses:
+            if clause not in tried:
+                found.setdefault(clause, []).append(transcript.name)
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def table(outcomes: list[Outcome], left_out: list[Transcript]) -> str:
     """Clauses passed and failed, then what is known of each failure."""
     clauses = by_clause(outcomes)
-    lines = ["clause  result  transcripts", "------  ------  -----------"]
-    for clause, rows in clauses.items():
-        failed = [row.transcript.name for row in rows if row.failure]
-        names = failed or [row.transcript.name for row in rows]
-        lines.append(f"{clause:6}  {'FAILED' if failed else 'passed'}  {', '.join(names)}")
+    rows = {clause: _row(found) for clause, found in clauses.items()}
+    untried = not_tried(outcomes, left_out)
+    rows |= {clause: ("not tried", names) for clause, names in untried.items()}
+    lines = ["clause  result     transcripts", "------  ---------  -----------"]
+    for clause in sorted(rows, key=_order):
+        result, names = rows[clause]
+        lines.append(f"{clause:6}  {result:9}  {', '.join(names)}")
     for outcome in outcomes:
         if outcome.failure is not None:
             lines += ["", *_told(outcome.transcript.name, outcome.failure)]
-    good = sum(all(row.failure is None for row in rows) for rows in clauses.values())
+    good = sum(result == "passed" for result, _ in rows.values())
     passed = sum(outcome.failure is None for outcome in outcomes)
-    lines += ["", f"{good} of {len(clauses)} clauses, {passed} of {len(outcomes)} transcripts"]
+    summary = f"{good} of {len(clauses)} clauses, {passed} of {len(outcomes)} transcripts"
+    lines += ["", summary + (f"; {len(untried)} clauses were not tried" if untried else "")]
     return "\n".join(lines) + "\n"
+
+
+def _row(outcomes: list[Outcome]) -> tuple[str, list[str]]:
+    """The result of a clause, and the transcripts that tell it."""
+    failed = [outcome.transcript.name for outcome in outcomes if outcome.failure]
+    names = failed or [outcome.transcript.name for outcome in outcomes]
+    return "FAILED" if failed else "passed", names
 
 
 def _told(name: str, failure: Failure) -> list[str]:
@@ -51,7 +72,7 @@ def _told(name: str, failure: Failure) -> list[str]:
     return lines
 
 
-def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
+def as_json(outcomes: list[Outcome], left_out: list[Transcript]) -> dict[str, Any]:
     """The same for a program."""
     return {
         "passed": all(outcome.failure is None for outcome in outcomes),
@@ -62,6 +83,7 @@ def as_json(outcomes: list[Outcome]) -> dict[str, Any]:
             }
             for clause, rows in by_clause(outcomes).items()
         },
+        "notTried": not_tried(outcomes, left_out),
         "transcripts": [
             {
                 "name": outcome.transcript.name,

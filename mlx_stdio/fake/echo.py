@@ -1,54 +1,34 @@
 """What a generation does where no script says otherwise: it repeats what it was given, and ends.
 
 A place, a model, a prompt, tokens: the phases are those of the real engine, and so are the checks
-of parameters, stop strings and the members of the reply.
+of parameters, stop strings and the members of the reply. Where the model is a folder, the tokens
+are those of its own tokenizer.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
-from collections import deque
 from collections.abc import Iterator
 from typing import Literal
 
 from mlx_stdio.engine.draws import TokenScore
 from mlx_stdio.engine.job import Outcome, Prompt
-from mlx_stdio.fake.shelf import Model, Shelf
+from mlx_stdio.errors import EngineError
+from mlx_stdio.fake.choosing import choose
+from mlx_stdio.fake.places import Places
+from mlx_stdio.fake.resident import Model
+from mlx_stdio.fake.shelf import Shelf
 from mlx_stdio.fake.stage import Work, pause
-from mlx_stdio.fake.text import END, answer_to
+from mlx_stdio.fake.text import answer_to
+from mlx_stdio.models.card import Card
 from mlx_stdio.protocol.generation import Generation
 from mlx_stdio.session.request import GenerationRequest
 
-_NEVER = -9999.0
-
-
-class Places:
-    """How many generations run at once; the others wait in their order."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.running = 0
-        self._waiting: deque[GenerationRequest] = deque()
-
-    def enter(self, request: GenerationRequest) -> Work:
-        """Wait for a place; who was cancelled meanwhile gets one too, and leaves it at once."""
-        self._waiting.append(request)
-        first = told = self._waiting.index(request) + 1
-        while not request.closed:
-            place = self._waiting.index(request) + 1
-            if place == 1 and self.running < self._most:
-                break
-            if place < told or (place == first == told):
-                request.progress("queued", first - place, first, "requests")
-                told = place - (place == first)
-            yield 0.002
-        self._waiting.remove(request)
-        self.running += 1
-
-    def leave(self) -> None:
-        """A place is free."""
-        self.running -= 1
+_CHUNK = 512
+_CHUNK_SECONDS = 0.001
+"""How many tokens of a long prompt are read at once at most, and how long."""
 
 
 class Speaker:
@@ -59,6 +39,7 @@ class Speaker:
         request: GenerationRequest,
         params: Generation,
         prompt: Prompt,
+        model: Model,
         began: float,
         load: float,
     ) -> None:
@@ -67,23 +48,37 @@ class Speaker:
         load: seconds that the model's load took.
         """
         self._request = request
+        self._params = params
         self._prompt = prompt
-        self._logprobs = params.logprobs
+        self._logprob = -math.log(model.card.vocabulary_size or 1)
         self._began = began
         self._load = load
+        self.cached = 0
+        self.read = 0.0  # when the prompt was
+        self.said: list[int] = []
+        self.seen: list[int] = []  # the text so far, prompt and all
         self._first: float | None = None
         self._count = 0
         self._tokens: list[int] = []
         self._scores: list[TokenScore] = []
 
-    def say(self, token: int) -> bool:
-        """One more token; whether the text has ended with it."""
+    def say(self, expected: int) -> bool:
+        """One more token; whether the text has ended with it.
+
+        Args:
+            expected: what comes, if the request does not want another.
+        """
         self._count += 1
         self._first = self._first or time.monotonic()
-        if self._logprobs is not None:
-            others = [(other, _NEVER) for other in range(self._logprobs) if other != token]
-            top = [(token, 0.0), *others][: self._logprobs]
-            self._scores.append(TokenScore(token, 0.0, tuple(top)))
+        token = choose(expected, self._params, self._prompt.tokens, self.said)
+        self.said.append(token)
+        self.seen.append(token)
+        if (most := self._params.logprobs) is not None:
+            # All tokens are equally likely, so these are as right as any others.
+            others = (other for other in range(most + 1) if other != expected)
+            top = itertools.islice(itertools.chain([expected], others), most)
+            score = self._logprob
+            self._scores.append(TokenScore(token, score, tuple((other, score) for other in top)))
         if token in self._prompt.stop_ids:
             self.end("stop")
             return True
@@ -109,13 +104,13 @@ class Speaker:
             Outcome(
                 finish_reason=reason,
                 prompt_tokens=len(self._prompt.tokens),
-                cached_tokens=0,
+                cached_tokens=self.cached,
                 completion_tokens=self._count,
                 drafted_tokens=0,
                 accepted_tokens=0,
                 queue=self._began - arrived,
                 load=self._load,
-                prefill=0.0,
+                prefill=max(0.0, self.read - self._began - self._load),
                 first_token=None if self._first is None else self._first - arrived,
                 total=now - arrived,
                 decode=now - (self._first or now),
@@ -136,23 +131,28 @@ def echo(
     places: Places,
     most: int,
     token_seconds: float,
+    chunk: int,
 ) -> Work:
     """A whole generation.
 
     Args:
         most: tokens that it may have.
+        chunk: tokens of a prompt that are read at once.
     """
-    yield from places.enter(request)
-    began = time.monotonic()
+    ticket = places.ask(request, params.priority, len(prompt.tokens))
     try:
+        yield from places.wait(ticket)
+        began = time.monotonic()
         was_ready = model.state == "ready"
         yield from shelf.load(model, request)
         load = 0.0 if was_ready else time.monotonic() - began
-        speaker = Speaker(request, params, prompt, began, load)
+        speaker = Speaker(request, params, prompt, model, began, load)
         model.users += 1
         try:
-            tokens = _endless(answer_to(prompt.tokens), prompt)
-            for token in itertools.islice(tokens, most):
+            yield from places.turn(ticket)
+            yield from _read(request, params, prompt, model, speaker, chunk)
+            for token in itertools.islice(_endless(prompt, model.text().eos_ids), most):
+                yield from places.hold(ticket)
                 yield from pause(token_seconds, lambda: request.closed)
                 if request.closed or speaker.say(token):
                     return
@@ -161,12 +161,52 @@ def echo(
             model.users -= 1
             model.used = time.monotonic()
     finally:
-        places.leave()
+        places.leave(ticket)
 
 
-def _endless(answer: list[int], prompt: Prompt) -> Iterator[int]:
+def check_draft(draft: Card, card: Card) -> None:
+    """Refuse a draft model that the engine would refuse.
+
+    Raises:
+        EngineError: `unsupported`.
+    """
+    if draft.vocabulary_size != card.vocabulary_size:
+        raise EngineError(
+            "unsupported",
+            f"the draft model's vocabulary ({draft.vocabulary_size}) is not the model's "
+            f"({card.vocabulary_size})",
+            path="$.draftModel",
+        )
+
+
+def _read(
+    request: GenerationRequest,
+    params: Generation,
+    prompt: Prompt,
+    model: Model,
+    speaker: Speaker,
+    chunk: int,
+) -> Work:
+    """Read the prompt, but for what was read before; a long one in several chunks."""
+    tokens, chunk = prompt.tokens, min(chunk, _CHUNK)
+    if params.cache_prompt is not False:
+        speaker.cached = model.cached(tokens)
+        # It grows with the text: whoever comes later finds what was read until then.
+        model.known.append(speaker.seen)
+    speaker.seen += tokens[: speaker.cached]
+    tells = len(tokens) - speaker.cached > chunk
+    while (at := len(speaker.seen)) < len(tokens) and not request.closed:
+        speaker.seen += tokens[at : at + chunk]
+        if tells:
+            request.progress("prefill", len(speaker.seen), len(tokens), "tokens")
+            yield _CHUNK_SECONDS
+    speaker.read = time.monotonic()
+
+
+def _endless(prompt: Prompt, ends: frozenset[int]) -> Iterator[int]:
     """The answer and its end; where ends do not count, the answer again and again."""
-    if END in prompt.stop_ids:
+    answer = answer_to(prompt.tokens, ends)
+    if ends & prompt.stop_ids:
         yield from answer
-        yield END
+        yield min(ends & prompt.stop_ids)
     yield from itertools.cycle(answer or [ord(" ")])

@@ -8,13 +8,16 @@ from typing import Any
 
 from mlx_stdio.errors import EngineError
 from mlx_stdio.fake.acting import Acting, Powers, scripted_outcome
-from mlx_stdio.fake.echo import Places, echo
+from mlx_stdio.fake.echo import check_draft, echo
+from mlx_stdio.fake.folders import Folders
+from mlx_stdio.fake.places import Places
 from mlx_stdio.fake.script import Rule, Script
 from mlx_stdio.fake.shelf import Shelf
 from mlx_stdio.fake.stage import Stage, Work
+from mlx_stdio.fake.status import status
 from mlx_stdio.log import Log
 from mlx_stdio.protocol.generation import Generation
-from mlx_stdio.protocol.lifecycle import Device, Memory, RequestCounts, StatusResult
+from mlx_stdio.protocol.lifecycle import StatusResult
 from mlx_stdio.protocol.models import LoadParams, LoadResult, ModelListResult, UnloadParams
 from mlx_stdio.session import texts
 from mlx_stdio.session.deadlines import Deadlines
@@ -22,8 +25,9 @@ from mlx_stdio.session.prepare import max_tokens_of, prompt_of, refuse_unbuilt, 
 from mlx_stdio.session.registry import Registry
 from mlx_stdio.session.request import GenerationRequest, Request, Respond
 from mlx_stdio.session.results import BUILDERS
+from mlx_stdio.session.unheard import Unheard
 from mlx_stdio.settings import Settings
-from mlx_stdio.wire.envelope import RequestId, notification_bytes
+from mlx_stdio.wire.envelope import RequestId, notification_bytes, result_bytes
 from mlx_stdio.wire.writer import Frame, Writer
 
 
@@ -60,12 +64,30 @@ class FakeMethods:
         self._places = Places(settings.max_concurrent)
         names = dict.fromkeys([settings.model, *script.models])
         self._shelf = Shelf(
-            list(names), script.context_length, script.load_ms / 1000, self._model_changed
+            list(names),
+            script.context_length,
+            script.load_ms / 1000,
+            settings.max_models,
+            settings.memory_limit,
+            Folders(settings, log),
+            self._model_changed,
         )
 
     def begin(self) -> None:
         """The steps that a script does at the start."""
         self._stage.add(Acting(self._script.start, None, self._powers).work())
+
+    def preload(self) -> None:
+        """Load the default model before anybody asks; a failure is only logged."""
+        sink = Unheard(self._log)
+
+        def work() -> Work:
+            try:
+                yield from self._shelf.load(self._shelf.find(self._settings.model), sink)
+            except EngineError as error:
+                sink.fail(error)
+
+        self._stage.add(work())
 
     def call(self, name: str, request_id: RequestId, params: Any, respond: Respond) -> None:
         """Start a request that no rule fits.
@@ -73,6 +95,9 @@ class FakeMethods:
         Raises:
             EngineError: it is refused before any work.
         """
+        if name == "engine/status":  # counts itself no more than the real one's does
+            respond(result_bytes(request_id, self._status()))
+            return
         request = self._open(request_id, params, respond)
         self._stage.add(self._guarded(request, self._usual(name, params, request)))
 
@@ -151,33 +176,43 @@ class FakeMethods:
     def _usual(self, name: str, params: Any, request: Request) -> Work:
         """What is done without a script."""
         if name == "engine/status":
-            request.succeed(self._status(request))
+            request.succeed(self._status())
         elif name == "models/list":
             request.succeed(ModelListResult(models=self._shelf.rows()))
         elif isinstance(params, LoadParams):
             yield from self._load(params, request)
         elif isinstance(params, UnloadParams):
-            yield from self._shelf.unload(self._shelf.find(params.model), request)
+            yield from self._shelf.unload(params.model, request)
         elif isinstance(request, GenerationRequest):
             yield from self._generate(params, request)
         elif name in texts.TEXT_METHODS:
             model = self._shelf.find(params.model or self._settings.model)
-            request.succeed(texts.TEXT_METHODS[name](params, model.text))
+            request.succeed(texts.TEXT_METHODS[name](params, model.text()))
         else:
             raise EngineError("methodNotFound", f"no method is named {name[:100]!r}")
 
     def _generate(self, params: Generation, request: GenerationRequest) -> Work:
         model = self._shelf.find(request.model)
+        request.model = model.id
+        card = model.card
         if params.draft_model is not None:
-            self._shelf.find(params.draft_model)
-        card = model.text.card
+            check_draft(self._shelf.find(params.draft_model).card, card)
         request.seed = sampling_of(params, card).seed
         most = max_tokens_of(params, card)
-        prompt = prompt_of(params, model.text)
+        prompt = prompt_of(params, model.text())
         if card.context_length is not None:
             most = min(most, card.context_length - len(prompt.tokens))
-        seconds = self._script.token_ms / 1000
-        yield from echo(request, params, prompt, model, self._shelf, self._places, most, seconds)
+        yield from echo(
+            request,
+            params,
+            prompt,
+            model,
+            self._shelf,
+            self._places,
+            most,
+            self._script.token_ms / 1000,
+            self._settings.prefill_step,
+        )
 
     def _load(self, params: LoadParams, request: Request) -> Work:
         model = self._shelf.find(params.model)
@@ -197,29 +232,9 @@ class FakeMethods:
         took = 0.0 if was_ready else round((time.monotonic() - began) * 1000, 3)
         request.succeed(LoadResult(model=model.row(), load_ms=took))
 
-    def _status(self, request: Request) -> StatusResult:
-        running = self._places.running
-        resident = self._shelf.resident()
-        weights = sum(row.bytes or 0 for row in resident)
-        return StatusResult(
-            device=Device(type="none", name="the fake engine has none"),
-            memory=Memory(
-                limit_bytes=self._settings.memory_limit or 0,
-                weights_bytes=weights,
-                kv_bytes=0,
-                prefix_cache_bytes=0,
-                pool_bytes=0,
-                active_bytes=weights,
-                peak_bytes=weights,
-                rss_bytes=0,
-            ),
-            requests=RequestCounts(
-                running=running, queued=max(0, self.registry.generating - running)
-            ),
-            counters=self.registry.counters(self._shelf.loads, self._shelf.unloads),
-            models=resident,
-            uptime_seconds=round(request.arrived - self._started, 3),
-        )
+    def _status(self) -> StatusResult:
+        limit = self._settings.memory_limit or 0
+        return status(self._shelf, self._places, self.registry, limit, self._started)
 
     def _closed(self, request: Request, verdict: str) -> None:
         self.registry.remove(request, verdict)

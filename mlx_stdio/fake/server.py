@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mlx_stdio.session.request import Respond
 
 _SLOW_MS = 5
+# `poll` takes no more than 31 bits; a deadline beyond is looked at again.
+_LONGEST_MS = 60_000
 _OWN = ("initialize", "ping", "shutdown", "rpc.discover")
 """Methods that the session answers itself."""
 
@@ -59,6 +61,8 @@ def serve_fake(pipes: Pipes, arguments: list[str], parent: int) -> None:
     watch_host(pipes.stdout, parent, lambda what: ending.leave_now(f"{what} is gone"))
     if script.start:
         session.methods.begin()
+    if settings.preload:
+        session.methods.preload()
     _loop(pipes.stdin, session, writer)
 
 
@@ -88,7 +92,7 @@ def _loop(stdin: int, session: FakeSession, writer: Writer) -> None:
         if not (ended or slow):
             poll.register(stdin, select.POLLIN)
         delay = session.deadlines.next_delay()
-        wait = None if delay is None else int(delay * 1000) + 1
+        wait = None if delay is None else min(int(delay * 1000) + 1, _LONGEST_MS)
         ready = [fd for fd, _ in poll.poll(_SLOW_MS if slow else wait)]
         if waking in ready:
             os.read(waking, 64)

@@ -77,14 +77,20 @@ def text_model(model_id: str, context_length: int) -> TextModel:
     return TextModel(card, tokenizer, ChatTemplate(_TEMPLATE, tokenizer.special_texts))
 
 
-def answer_to(prompt: list[int]) -> list[int]:
+def answer_to(prompt: list[int], ends: frozenset[int]) -> list[int]:
     """What the echo says to a prompt, without its end: the text, or a conversation's last message.
 
-    By the tokens alone, so that `chat` says what `generate` says to the rendered messages.
+    By the tokens alone, so that `chat` says what `generate` says to the rendered messages. How a
+    folder's template marks a turn nobody knows here, so its whole prompt is said.
+
+    Args:
+        ends: the tokens that end a text of this model.
     """
-    ends = [at for at, token in enumerate(prompt) if token == END]
-    if ends:
-        turn = prompt[ends[-2] + 1 if len(ends) > 1 else 0 : ends[-1]]
+    if END not in ends:
+        return [token for token in prompt if token not in ends]
+    at_end = [at for at, token in enumerate(prompt) if token == END]
+    if at_end:
+        turn = prompt[at_end[-2] + 1 if len(at_end) > 1 else 0 : at_end[-1]]
         role = [at for at, token in enumerate(turn) if token == ord(":")]
         prompt = turn[role[0] + 2 :] if role else turn
     return [token for token in prompt if token < _UNICODE]

@@ -1,8 +1,9 @@
 """One example of each method and each notification, in the typed structures that define them.
 
-The reference in `protocol.md` shows them as they travel. Made of the structures, an example cannot
-name a member that does not exist; `tools/reference_examples.py` checks the values against the
-schemas too, and a test asks the real engine. Nothing of the engine imports this module.
+The reference in `protocol.md` shows them as they travel, and the OpenRPC document has them as its
+example pairings. Made of the structures, an example cannot name a member that does not exist;
+`tools/reference_examples.py` checks the values against the schemas too, and a test asks the real
+engine. Only what makes the OpenRPC document imports this module: no start needs it.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ EXAMPLES: dict[str, Example] = {
     ),
     "ping": Example(NoParams(), lifecycle.Empty()),
     "shutdown": Example(NoParams()),
-    # The document itself would be longer than the page: the reference shows its beginning.
+    # The document itself would be longer than the page: each place shows its beginning.
     "rpc.discover": Example(NoParams()),
     "engine/status": Example(
         NoParams(),

@@ -36,5 +36,13 @@ def read_params(method: Method, params: Any) -> Params:
         found = _PATH.search(message)
         path = found.group(1) if found else "$"
         if member := _MEMBER.search(message):
-            path = f"{path}.{member.group(1)}"
+            path += _step(member.group(1))
         raise EngineError("invalidParams", message, path=path) from None
+
+
+def _step(member: str) -> str:
+    """A member in JSONPath's spelling: a dot is for names, any other text stands in brackets."""
+    if re.fullmatch(r"[A-Za-z_]\w*", member):
+        return f".{member}"
+    text = member.replace("\\", "\\\\").replace("'", "\\'")
+    return f"['{text}']"

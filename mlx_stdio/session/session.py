@@ -55,6 +55,10 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="Served")
 
 
+def _is_exit(message: Message) -> bool:
+    return isinstance(message, Notification) and message.method == "exit"
+
+
 class Session(Generic[M]):
     """One host's conversation with one engine."""
 
@@ -84,14 +88,14 @@ class Session(Generic[M]):
 
     def _make_framer(self, settings: Settings) -> Framer:
         if settings.framing == "auto":
+            self._writer.hold()
             return AutoFramer(settings.max_message_bytes, self._answer_in)
         framing: Framing = "newline" if settings.framing == "newline" else "content-length"
         self._answer_in(framing)
         return make_framer(framing, settings.max_message_bytes)
 
     def _answer_in(self, framing: Framing) -> None:
-        if framing == "content-length":
-            self._writer.framed = with_length
+        self._writer.begin(with_length if framing == "content-length" else None)
 
     @cached_property
     def methods(self) -> M:
@@ -170,7 +174,8 @@ class Session(Generic[M]):
             return
         expected = sum(isinstance(member, (Call, Invalid)) for member in message)
         batch = Batch(expected, self._writer)
-        for member in message:
+        # `exit` last: it ends the process where it stands, and the others' array with it.
+        for member in sorted(message, key=_is_exit):
             self._message(member, batch.respond)
 
     def _respond(self, response: bytes) -> None:

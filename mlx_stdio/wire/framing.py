@@ -10,7 +10,10 @@ Rules it keeps:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+BLANK: Final = b" \t\r\n"
+"""JSON's white space, and no other byte that Python would strip."""
 
 
 class Oversize(NamedTuple):
@@ -71,5 +74,5 @@ class LineFramer:
             line = line[:-1]
         if len(line) > self.limit:
             yield Oversize(self.limit)
-        elif line.strip():
+        elif line.strip(BLANK):
             yield line

@@ -2,7 +2,7 @@
 
 A message is a block of headers (`Content-Length`, perhaps `Content-Type`, in any order and case),
 an empty line, and as many bytes as the length says. Rules this keeps:
-- lines of headers end with `\\r\\n`; a bare `\\n` is taken too;
+- lines of headers end with `\\r\\n`; a bare `\\n` is taken too; other headers are passed over;
 - a message longer than the limit is skipped as it arrives, and `Oversize` is given once;
 - a block that cannot be understood is `Malformed`, and what follows is skipped up to the next whole
   `Content-Length` header: only there can a message begin again, and no line needs to end before it;
@@ -72,8 +72,7 @@ class HeaderFramer:
             body = bytes(self._held[: self._wanted])
             del self._held[: self._wanted]
             self._wanted = None
-            if body.strip():
-                yield body
+            yield body  # an empty one too: it is no JSON, and somebody waits for an answer
 
     def close(self) -> Iterator[bytes | Oversize | Malformed]:
         """End of file: an unfinished message is none."""
@@ -93,8 +92,10 @@ class HeaderFramer:
             line = bytes(self._held[at:end]).strip()
             at = end + 1
             if not line:
+                if length is None:
+                    return self._garbage(at)
                 del self._held[:at]
-                return Malformed("no Content-Length") if length is None else length
+                return length
             name, colon, value = line.partition(b":")
             name, value = name.strip().lower(), value.strip()
             if not colon:
@@ -108,6 +109,12 @@ class HeaderFramer:
         if len(self._held) >= _MOST_HEADERS:
             return self._malformed(f"more than {_MOST_HEADERS} bytes of headers", at or 1)
         return None
+
+    def _garbage(self, read: int) -> Malformed:
+        """A block without a length. Most often it is the rest of a message whose length was given
+        too short, such as in characters, and the next message's header stands at its end."""
+        again = _AGAIN.search(self._held, 1, read)
+        return self._malformed("no Content-Length", again.start() if again else read)
 
     def _malformed(self, reason: str, read: int) -> Malformed:
         """What was read of the block is given up, so that it is not read again."""

@@ -8,6 +8,8 @@ Rules it keeps:
   the rest is left to a thread that exists only since the first time it was needed;
 - while the host is slow, a stream's later text joins the piece that still waits (`Delta.absorb`),
   so what is queued is bounded by the text itself and nothing is dropped;
+- `hold` keeps everything back until `begin` tells the host's framing: what is written in the other
+  one would corrupt its stream;
 - a descriptor that somebody has made non-blocking (the mode belongs to the pipe's end, not to this
   process) is written all the same.
 """
@@ -65,8 +67,8 @@ class Writer:
             shared with every process that has the other copies.
         on_broken: called once, from any thread, when nobody reads any more.
         """
-        self.framed: Callable[[bytes], bytes] = _line
-        """Puts a message into its frame; the host's first bytes tell which frame it wants."""
+        self._framed: Callable[[bytes], bytes] = _line
+        self._held = False
         self._fd = fd
         self._on_broken = on_broken
         self._queue: deque[Item] = deque()
@@ -80,6 +82,21 @@ class Writer:
         self._poll.register(fd, select.POLLOUT)
         self.broken = False
         self._reported = False
+
+    def hold(self) -> None:
+        """Write nothing before `begin` or `close`: nobody knows how to frame it yet."""
+        with self._lock:
+            self._held = True
+
+    def begin(self, framed: Callable[[bytes], bytes] | None = None) -> None:
+        """Write from the next `flush` on.
+
+        Args:
+            framed: puts a message into its frame; by default each one is a line.
+        """
+        with self._lock:
+            self._framed = framed or _line
+            self._held = False
 
     def put(self, item: Item, lane: object = None) -> None:
         """Queue one message.
@@ -101,7 +118,7 @@ class Writer:
     def flush(self) -> None:
         """Write what is queued, now if that cannot block, else by the writer's thread."""
         with self._lock:
-            if self._writing or not (self._queue or self._rest) or self.broken:
+            if self._held or self._writing or not (self._queue or self._rest) or self.broken:
                 return
             if self._rest or self._may_block():
                 self._hand_over()
@@ -128,7 +145,7 @@ class Writer:
         return len(self._queue)
 
     def close(self, seconds: float | None) -> bool:
-        """Flush and wait until all is written; several threads may wait.
+        """Flush and wait until all is written; several threads may wait. What was held leaves too.
 
         Args:
             seconds: how long a slow host is waited for; None: as long as it is there.
@@ -136,6 +153,8 @@ class Writer:
         Returns:
             whether everything was written.
         """
+        with self._lock:
+            self._held = False
         self.flush()
         with self._lock:
             # Under the lock: between the queue and the descriptor, what is taken is in neither.
@@ -153,7 +172,7 @@ class Writer:
         items = list(self._queue)
         self._queue.clear()
         self._last.clear()
-        return b"".join([self.framed(item.render()) for item in items])
+        return b"".join([self._framed(item.render()) for item in items])
 
     def _write(self, data: bytes | memoryview) -> bytes:
         """Write it all; what a non-blocking descriptor did not take."""
