@@ -344,6 +344,19 @@ KINDS: dict[str, tuple[str, int | None, int | None]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_the_first_cache_of_a_model_is_as_empty_as_the_others(kind: str) -> None:
+    name, *sizes = KINDS[kind]
+    made = model.__wrapped__(name)  # that nobody has tried what it takes
+    cache = layers.make(made, *sizes)
+    assert layers.arrays(cache) == []
+    tokens = some_tokens(random.Random(5), 9)
+    read(made, cache, tokens)
+    again = layers.make(made, *sizes)
+    read(made, again, tokens)
+    assert decode(made, cache, 7, 3) == decode(made, again, 7, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_and_its_original_go_their_own_ways(kind: str) -> None:
     name, *sizes = KINDS[kind]
     made = model(name)

@@ -56,7 +56,7 @@ def _quantized(model: Any, cache: list[Any], bits: int) -> list[Any]:
         return QuantizedKVCache(group, bits) if kind_of(leaf) == "plain" else leaf
 
     if path not in proven:
-        _prove(model, cache, change, path, "quantised")
+        _prove(model, change, path, "quantised")
         proven[path] = group
     return [map_leaves(layer, change) for layer in cache]
 
@@ -88,7 +88,7 @@ def _bounded(model: Any, cache: list[Any], size: int) -> list[Any]:
 
     proven = _proven(model)
     if path not in proven:
-        _prove(model, cache, change, path, "bounded")
+        _prove(model, change, path, "bounded")
         proven[path] = 1
     return [map_leaves(layer, change) for layer in cache]
 
@@ -102,10 +102,15 @@ def _proven(model: Any) -> dict[str, int]:
     return known
 
 
-def _prove(
-    model: Any, cache: list[Any], change: Callable[[Any], Any], path: str, word: str
-) -> None:
-    """Whether the model's code takes the changed cache only trying tells; nothing is evaluated."""
+def _prove(model: Any, change: Callable[[Any], Any], path: str, word: str) -> None:
+    """Whether the model's code takes a changed cache only trying tells; nothing is evaluated.
+
+    It is tried with a cache of its own: what is not changed, such as a recurrent state, would keep
+    what was tried.
+    """
+    from mlx_lm.models.cache import make_prompt_cache
+
+    cache: list[Any] = make_prompt_cache(model)
     try:
         # Once more than one token, too: models may take another way for it.
         run_lazily(model, [map_leaves(layer, change) for layer in cache], (1, 2))
