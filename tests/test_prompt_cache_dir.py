@@ -144,7 +144,7 @@ def test_a_kill_at_any_time_leaves_whole_files(spawn: Spawn, kept: Path) -> None
     end = time.monotonic() + 6
     rounds = found = 0
     prompts: list[list[int]] = []
-    while time.monotonic() < end and rounds < 6:
+    while rounds < 2 or (time.monotonic() < end and rounds < 6):
         host = spawn("--log-level", "warning")
         for prompt in prompts[-3:]:
             cached, tokens = ask(host, prompt, model="large")
@@ -159,7 +159,6 @@ def test_a_kill_at_any_time_leaves_whole_files(spawn: Spawn, kept: Path) -> None
         host.close()
         assert warnings(host) == []
         rounds += 1
-    assert rounds >= 2
     assert found > 0
     assert ask(spawn(), prompts[0], model="large")[0] in (0, 999)
 

@@ -11,7 +11,7 @@ import (
 )
 
 // A pipe that has taken nothing for so long is full, and its reader does not read.
-const fullSeconds = 2 * time.Second
+const fullTime = 2 * time.Second
 
 type options struct {
 	Framing   string
@@ -64,6 +64,7 @@ type gated struct{ *replay }
 
 func (g gated) Read(data []byte) (int, error) {
 	g.gate.Lock()
+	//lint:ignore SA2001 nothing is guarded: it only waits until the gate is open
 	g.gate.Unlock()
 	return g.stdout.Read(data)
 }
@@ -118,7 +119,7 @@ func (r *replay) sendUntilFull(template, most, count any) error {
 			return err
 		}
 		for len(body) > 0 {
-			if err := pipe.SetWriteDeadline(time.Now().Add(fullSeconds)); err != nil {
+			if err := pipe.SetWriteDeadline(time.Now().Add(fullTime)); err != nil {
 				return err
 			}
 			written, err := r.stdin.Write(body)

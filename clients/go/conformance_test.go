@@ -23,8 +23,8 @@ import (
 
 // The transcripts are those that `mlx-stdio conformance` replays; docs/conformance.md has the format.
 const (
-	transcriptFolder  = "../../mlx_stdio/conformance/transcripts"
-	transcriptSeconds = 60 * time.Second
+	transcriptFolder = "../../mlx_stdio/conformance/transcripts"
+	transcriptTime   = 60 * time.Second
 )
 
 // What may come at any time, and is passed over where it is not asked for.
@@ -85,7 +85,7 @@ func replayTranscript(t *testing.T, file string, command []string, folder string
 	}
 	bound := bindings{makeFolders(t, options.Folders), map[string]string{}}
 	command = append(slices.Clone(command), options.filled(bound)...)
-	ctx, stop := context.WithTimeout(context.Background(), transcriptSeconds)
+	ctx, stop := context.WithTimeout(context.Background(), transcriptTime)
 	defer stop()
 	process := exec.CommandContext(ctx, command[0], command[1:]...)
 	process.Dir = folder

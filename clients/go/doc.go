@@ -15,6 +15,9 @@
 //		Generation: mlxstdio.Generation{MaxTokens: 64, Stop: []string{"\n\n"}},
 //	})
 //
+// A member that is zero is not sent, so the engine's or the model's default holds: MaxTokens 0 is 512.
+// Where zero means something, such as a Temperature of 0, the member is a pointer, and [Ptr] makes one.
+//
 // [Start] finds the engine with [Find] unless it is told which to spawn. The context of Start is for
 // the start: the engine lives until [Client.Close], or until the host ends, however that comes. It
 // watches the host itself, so that not even SIGKILL leaves it behind.
@@ -58,7 +61,7 @@
 // # Errors
 //
 // What the engine answers is an [*Error], with a code, a kind, and data such as the time after which
-// to ask again:
+// to ask again; one that will not answer any more leaves a [*LostError].
 //
 //	var told *mlxstdio.Error
 //	switch {

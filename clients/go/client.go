@@ -1,0 +1,201 @@
+package mlxstdio
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// departure is more than an engine that is on its way out is given by its supervisor.
+const departure = 20 * time.Second
+
+var errStays = errors.New("the engine refuses requests, but has not left")
+
+// Client speaks with one engine, or with its successors. All methods may be called from any
+// goroutine.
+type Client struct {
+	options Options
+	log     *slog.Logger
+	notes   *notes
+	done    chan struct{} // closed when there will be no engine any more
+	closing chan struct{} // closed when Close was called
+
+	mu      sync.Mutex
+	conn    *conn         // nil while the engine is started again
+	changed chan struct{} // closed, and made anew, when conn has changed
+	process *process      // nil on a transport of the host's
+	server  InitializeResult
+	err     error
+}
+
+// NewClient speaks over any byte stream, such as one end of a [net.Pipe] in a test; of the options
+// it uses Logger, OnNotification, Name and Version. When the stream ends, so does the client. A
+// stream with a method CloseWrite is closed by it first.
+func NewClient(stream io.ReadWriteCloser, options Options) *Client {
+	c := newClient(options)
+	c.conn = newConn(stream, c.log, c.notes.add)
+	conn := c.conn
+	go func() {
+		<-conn.readDone
+		reason := conn.readError
+		if reason == nil {
+			reason = io.EOF
+		}
+		c.end(fmt.Errorf("the stream has ended: %w", reason))
+		_ = stream.Close()
+		close(c.done)
+	}()
+	return c
+}
+
+func newClient(options Options) *Client {
+	c := &Client{options: options, log: options.log(), done: make(chan struct{}),
+		closing: make(chan struct{}), changed: make(chan struct{})}
+	c.notes = newNotes(options.OnNotification, c.done)
+	return c
+}
+
+// connection is the one to send on: not that one, which is on its way out. It waits while the engine
+// is started again, until nobody wants it any more.
+func (c *Client) connection(ctx context.Context, not *conn, unwanted <-chan struct{}) (*conn, error) {
+	for {
+		c.mu.Lock()
+		conn, err, changed := c.conn, c.err, c.changed
+		c.mu.Unlock()
+		switch {
+		case c.isClosing():
+			return nil, ErrClosed
+		case err != nil:
+			return nil, err
+		case ctx.Err() != nil: // nothing is sent for a context that has ended
+			return nil, ctx.Err()
+		case conn != nil && conn != not:
+			return conn, nil
+		}
+		var stays <-chan time.Time
+		if conn != nil {
+			stays = time.After(departure)
+		}
+		select {
+		case <-changed:
+		case <-stays:
+			return nil, errStays
+		case <-c.closing:
+		case <-ctx.Done():
+		case <-unwanted:
+			return nil, context.Canceled
+		}
+	}
+}
+
+// use puts a connection in the place of another.
+func (c *Client) use(conn *conn, process *process, server InitializeResult) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn, c.process, c.server = conn, process, server
+	c.announce()
+}
+
+// end is for good: requests in flight and later ones get the reason.
+func (c *Client) end(reason error) {
+	if c.isClosing() {
+		reason = ErrClosed
+	}
+	c.mu.Lock()
+	conn := c.conn
+	c.err = reason
+	c.announce()
+	c.mu.Unlock()
+	if conn != nil {
+		conn.fail(reason)
+	}
+}
+
+func (c *Client) announce() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *Client) isClosing() bool {
+	select {
+	case <-c.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Server is what the engine said in the handshake; zero before one.
+func (c *Client) Server() InitializeResult {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.server
+}
+
+// Done is closed when the engine is gone and will not be started again.
+func (c *Client) Done() <-chan struct{} { return c.done }
+
+// Err tells why; nil before that, and after a Close that found the engine well.
+func (c *Client) Err() error {
+	select {
+	case <-c.done:
+	default:
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == ErrClosed {
+		return nil
+	}
+	return c.err
+}
+
+// introduce does the handshake on a connection.
+func (c *Client) introduce(ctx context.Context, conn *conn) (*InitializeResult, error) {
+	params := &InitializeParams{ProtocolVersion: ProtocolVersion}
+	if c.options.Name != "" {
+		params.ClientInfo = map[string]any{"name": c.options.Name, "version": c.options.Version}
+	}
+	made, err := conn.open(ctx, MethodInitialize, params, false)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-made.done:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	data, err := made.ended()
+	if err != nil {
+		return nil, err
+	}
+	result := &InitializeResult{}
+	if err := json.Unmarshal(data, result); err != nil {
+		return nil, fmt.Errorf("the handshake: %w", err)
+	}
+	if result.ProtocolVersion != ProtocolVersion {
+		return nil, fmt.Errorf("the engine speaks version %d of the protocol, not %d",
+			result.ProtocolVersion, ProtocolVersion)
+	}
+	conn.limit.Store(result.Limits.MaxMessageBytes)
+	c.mu.Lock()
+	c.server = *result
+	c.mu.Unlock()
+	return result, nil
+}
+
+// Pid is the process id of the engine; 0 while there is none, and on a transport of the host's.
+func (c *Client) Pid() int {
+	c.mu.Lock()
+	process := c.process
+	c.mu.Unlock()
+	if process == nil {
+		return 0
+	}
+	return process.pid()
+}

@@ -1,0 +1,204 @@
+package mlxstdio
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How long replies may still come after the engine has stopped reading.
+const lastWords = 2 * time.Second
+
+// conn is one connection: the requests in flight on it, a goroutine that reads and one that writes.
+type conn struct {
+	stream io.ReadWriteCloser
+	out    *outbox
+	log    *slog.Logger
+	note   func(method string, params json.RawMessage)
+
+	// Counts what came; a handshake that sees it move is patient.
+	activity atomic.Int64
+
+	// The host has told the engine to shut down.
+	shut atomic.Bool
+
+	// Bytes of a message that the engine accepts; 0 while that is not known.
+	limit atomic.Int64
+
+	// Closed when nothing more is read; then readError says why (nil at the end of the stream).
+	readDone  chan struct{}
+	readError error
+
+	mu      sync.Mutex
+	lastID  int64
+	pending map[int64]*call
+	lost    error // why nothing can come any more
+	deaf    error // why it had to be closed
+	fatal   *Fatal
+	doomed  chan struct{} // closed when the engine has said that it leaves
+}
+
+func newConn(stream io.ReadWriteCloser, log *slog.Logger, note func(string, json.RawMessage)) *conn {
+	c := &conn{stream: stream, out: newOutbox(), log: log, note: note,
+		readDone: make(chan struct{}), pending: map[int64]*call{}, doomed: make(chan struct{})}
+	go c.read()
+	go c.write()
+	return c
+}
+
+type request struct {
+	JSONRPC string `json:"jsonrpc"`
+	ID      *int64 `json:"id,omitzero"`
+	Method  string `json:"method"`
+	Params  any    `json:"params,omitempty"`
+}
+
+// open sends a request.
+func (c *conn) open(ctx context.Context, method string, params any, wanted bool) (*call, error) {
+	c.mu.Lock()
+	c.lastID++
+	id := c.lastID
+	c.mu.Unlock()
+	if method == MethodShutdown {
+		c.shut.Store(true)
+	}
+	frame, err := c.encode(&id, method, params)
+	if err != nil {
+		return nil, err
+	}
+	made := newCall(id, method, wanted)
+	c.mu.Lock()
+	if c.lost != nil {
+		defer c.mu.Unlock()
+		return nil, &LostError{method, false, c.lost}
+	}
+	c.pending[id] = made // before it is sent: the reply may be quick
+	c.mu.Unlock()
+	err = c.out.put(ctx, frame)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+		return made, nil // it is on its way out, and says soon why
+	}
+	if err != nil {
+		c.mu.Lock()
+		delete(c.pending, id)
+		c.mu.Unlock()
+		return nil, err
+	}
+	return made, nil
+}
+
+func (c *conn) notify(ctx context.Context, method string, params any) error {
+	frame, err := c.encode(nil, method, params)
+	if err != nil {
+		return err
+	}
+	return c.out.put(ctx, frame)
+}
+
+func (c *conn) encode(id *int64, method string, params any) ([]byte, error) {
+	frame, err := json.Marshal(request{"2.0", id, method, params})
+	if err != nil {
+		return nil, fmt.Errorf("the params: %w", err)
+	}
+	// The engine could not say whose message it was that it had to skip.
+	if limit := c.limit.Load(); limit > 0 && int64(len(frame)) > limit {
+		return nil, fmt.Errorf("a message of %d bytes; the engine accepts %d", len(frame), limit)
+	}
+	return append(frame, '\n'), nil
+}
+
+// cancel tells the engine that nobody waits for a request any more; its reply is still to come.
+func (c *conn) cancel(id int64) {
+	frame := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":%q,"params":{"id":%d}}`+"\n",
+		MethodCancelRequest, id)
+	c.out.putNow(frame)
+}
+
+func (c *conn) write() {
+	err := c.out.write(c.stream)
+	if err == nil { // all is said
+		if half, ok := c.stream.(interface{ CloseWrite() error }); ok {
+			err = half.CloseWrite()
+		} else {
+			err = c.stream.Close()
+		}
+	}
+	if err == nil {
+		return
+	}
+	err = fmt.Errorf("the engine does not read any more: %w", err)
+	c.out.close(err)
+	select { // an engine that has left says more by its end
+	case <-c.readDone:
+	case <-time.After(lastWords):
+		c.mu.Lock()
+		c.deaf = err
+		c.mu.Unlock()
+		_ = c.stream.Close()
+	}
+}
+
+func (c *conn) read() {
+	defer close(c.readDone)
+	reader := bufio.NewReaderSize(c.stream, 64*1024)
+	var long []byte
+	for {
+		line, err := reader.ReadSlice('\n')
+		if errors.Is(err, bufio.ErrBufferFull) { // no line is too long
+			if start := bytes.TrimSpace(line); len(long) == 0 && (len(start) == 0 || start[0] != '{' && start[0] != '[') {
+				c.readError = &streamError{line, "it does not end"} // what is no message is not collected
+				return
+			}
+			long = append(long, line...)
+			continue
+		}
+		if len(long) > 0 {
+			line = append(long, line...)
+			long = nil
+		}
+		if err != nil {
+			if len(bytes.TrimSpace(line)) > 0 {
+				c.readError = &streamError{line, "its last message is cut short"}
+			} else if err != io.EOF {
+				c.readError = err
+			}
+			return
+		}
+		c.activity.Add(1)
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		if err := c.take(line); err != nil {
+			c.readError = &streamError{line, err.Error()}
+			return
+		}
+	}
+}
+
+// fail ends what is in flight; nothing can be opened any more.
+func (c *conn) fail(reason error) {
+	c.out.close(reason)
+	c.mu.Lock()
+	c.lost = reason
+	left := c.pending
+	c.pending = map[int64]*call{}
+	c.mu.Unlock()
+	for _, one := range left {
+		one.finish(nil, &LostError{one.method, one.hasSpoken(), reason})
+	}
+}
+
+// inFlight counts the requests that wait for their reply, also those that nobody waits for.
+func (c *conn) inFlight() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.pending)
+}

@@ -1,0 +1,175 @@
+package mlxstdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// What a context does beyond its end, and beyond a request's.
+
+func TestAnEndedContextSendsNothing(t *testing.T) {
+	c, p := connect(t, Options{})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, one := c.Generate(ctx, prompt)
+	_, two := c.Stream(ctx, prompt)
+	_, three := c.Initialize(ctx)
+	for _, err := range []error{one, two, three, c.Notify(ctx, "note", nil)} {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	}
+	go c.Ping(limited(t))
+	if first := p.read(); first.Method != MethodPing {
+		t.Errorf("sent %+v", first)
+	}
+	file := filepath.Join(t.TempDir(), "started")
+	if _, err := Start(ctx, Options{Cmd: shell("touch " + file)}); !errors.Is(err, context.Canceled) || exists(file) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// observed is a context that tells how many wait for its end, and never tells them of it.
+type observed struct {
+	context.Context
+	waiting int
+}
+
+func (o *observed) AfterFunc(func()) func() bool {
+	o.waiting++
+	return func() bool {
+		o.waiting--
+		return true
+	}
+}
+
+// Value hides what is inside, to which it would be added else.
+func (o *observed) Value(any) any { return nil }
+
+// The context of a stream is often that of the whole program, which must not collect its streams.
+func TestAStreamThatWasLeftIsForgotten(t *testing.T) {
+	c, p := connect(t, Options{})
+	ctx := &observed{Context: limited(t)}
+	go func() {
+		id := p.read().ID
+		p.delta(id, 0, "a")
+	}()
+	for range generate(t, c, ctx).Deltas() {
+		break
+	}
+	if ctx.waiting != 0 {
+		t.Errorf("%d after a break", ctx.waiting)
+	}
+	if err := generate(t, c, ctx).Close(); err != nil || ctx.waiting != 0 {
+		t.Errorf("%d after Close, %v", ctx.waiting, err)
+	}
+	go func() {
+		for range 3 { // a request, and two cancels
+			p.read()
+		}
+		p.reply(p.read().ID, outcome("a"))
+	}()
+	if _, err := generate(t, c, ctx).Result(); err != nil || ctx.waiting != 0 {
+		t.Errorf("%d at the end, %v", ctx.waiting, err)
+	}
+}
+
+// Deltas that wait are of no interest any more once the context has ended.
+func TestTheEndOfAContextComesBeforeWhatWaits(t *testing.T) {
+	c, p := connect(t, Options{})
+	inner, cancel := context.WithCancel(limited(t))
+	defer cancel()
+	go func() {
+		id := p.read().ID
+		for seq := range 5 {
+			p.delta(id, seq, "a")
+		}
+		p.reply(p.read().ID, `{}`)
+	}()
+	stream := generate(t, c, &observed{Context: inner})
+	if err := c.Ping(limited(t)); err != nil { // all deltas have come
+		t.Fatal(err)
+	}
+	deltas, last := 0, error(nil)
+	for _, err := range stream.Deltas() {
+		if last = err; err == nil {
+			deltas++
+			cancel()
+		}
+	}
+	if deltas != 1 || !errors.Is(last, context.Canceled) {
+		t.Errorf("%d deltas, %v", deltas, last)
+	}
+}
+
+// timed is a context whose time is up when its own one ends.
+type timed struct{ context.Context }
+
+func (d timed) Err() error {
+	if d.Context.Err() != nil {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// An engine that was told to stop because the time was up answers that it was told to stop.
+func TestADeadlineIsNotMistakenForACancel(t *testing.T) {
+	c, p := connect(t, Options{})
+	inner, cancel := context.WithCancel(limited(t))
+	go func() {
+		id := p.read().ID
+		cancel()
+		p.read()
+		p.write(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32800,"message":"cancelled","data":{"kind":"cancelled"}}}`, id)
+	}()
+	stream := generate(t, c, timed{inner})
+	eventually(t, "the reply", func() bool { return c.conn.inFlight() == 0 })
+	if _, err := stream.Result(); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A cancel may also come while a request is being sent.
+func TestARequestThatIsLeftWhileItIsSent(t *testing.T) {
+	c, p := connect(t, Options{})
+	x := c.exchange(limited(t), MethodGenerate, func(int64) any { return prompt }, nil)
+	x.leave()
+	if err := x.send(); err != nil {
+		t.Fatal(err)
+	}
+	request, told := p.read(), p.read()
+	if told.Method != MethodCancelRequest || fmt.Sprint(told.Params["id"]) != string(request.ID) {
+		t.Errorf("sent %+v", told)
+	}
+}
+
+// A stream that waits for the engine to come back can be closed meanwhile.
+func TestCloseOfAStreamThatIsToBeSentAgain(t *testing.T) {
+	script := `{"rules": [{"method": "generate", "steps": [{"silent": true}]}]}`
+	c := startFake(t, script, Options{Restart: &Restart{Wait: time.Hour, MaxWait: time.Hour}})
+	stream := generate(t, c, limited(t))
+	if err := c.Ping(limited(t)); err != nil {
+		t.Fatal(err)
+	}
+	process, err := os.FindProcess(c.Pid())
+	if err := errors.Join(err, process.Kill()); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := stream.Result()
+		ended <- err
+	}()
+	eventually(t, "it is to be sent again", func() bool { return stream.Retries() == 1 })
+	if err := errors.Join(stream.Close()); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}

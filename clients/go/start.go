@@ -1,0 +1,213 @@
+package mlxstdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	handshakeTimeout = 10 * time.Second
+	closeGrace       = 5 * time.Second
+	closeTermGrace   = 2 * time.Second
+
+	// An engine whose stream has ended is given so long to leave by itself.
+	leaveGrace = 2 * time.Second
+)
+
+// Start spawns an engine, and returns when it has answered the handshake and loaded what
+// Options.Load names. The context is for the start only; [Client.Close] ends the engine, and so does
+// the end of the host, however it comes.
+func Start(ctx context.Context, options Options) (*Client, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("mlxstdio: start: %w", err)
+	}
+	c := newClient(options)
+	engine, err := c.startEngine(ctx)
+	if err != nil {
+		close(c.done)
+		return nil, fmt.Errorf("mlxstdio: start: %w", err)
+	}
+	c.use(engine.conn, engine.process, engine.server)
+	go c.supervise(engine)
+	return c, nil
+}
+
+// engine is a process that has answered.
+type engine struct {
+	process *process
+	conn    *conn
+	server  InitializeResult
+	since   time.Time
+}
+
+// leaveGrace is for an engine whose stream has ended: none where it was no protocol.
+func (e *engine) leaveGrace() time.Duration {
+	var broken *streamError
+	select {
+	case <-e.conn.readDone:
+		if errors.As(e.conn.readError, &broken) {
+			return 0
+		}
+	default:
+	}
+	return leaveGrace
+}
+
+func (c *Client) startEngine(ctx context.Context) (*engine, error) {
+	process, err := spawn(c.options, c.log)
+	if err != nil {
+		return nil, err
+	}
+	stream := pipes{process.stdout, process.stdin, process}
+	e := &engine{process: process, conn: newConn(stream, c.log, c.notes.add), since: time.Now()}
+	go process.watch(e.conn.readDone)
+	if err := c.handshake(ctx, e); err != nil {
+		e.conn.out.close(ErrClosed)
+		process.stop(0, or(c.options.TermGrace, closeTermGrace))
+		<-process.gone
+		e.conn.fail(err)
+		return nil, err
+	}
+	return e, nil
+}
+
+var (
+	errSilent = errors.New("the engine has not answered in time")
+	errEnded  = errors.New("the engine's stream has ended")
+)
+
+// handshake introduces the client and loads the first model, for as long as the engine gives signs
+// of life.
+func (c *Client) handshake(ctx context.Context, e *engine) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go c.watchStart(ctx, e, cancel)
+	server, err := c.introduce(ctx, e.conn)
+	if err == nil && c.options.Load != nil {
+		err = c.loadFirst(ctx, e.conn, server.DefaultModel)
+	}
+	if err == nil {
+		e.server = *server
+		return nil
+	}
+	if ctx.Err() == nil {
+		return err
+	}
+	cause := context.Cause(ctx)
+	var exit *ExitError
+	if errors.As(cause, &exit) || errors.Is(cause, ErrClosed) {
+		return cause
+	}
+	return fmt.Errorf("%w; its standard error ends with %q", cause, lastLine(e.process.log.tail()))
+}
+
+// watchStart ends a handshake of which nothing can come any more.
+func (c *Client) watchStart(ctx context.Context, e *engine, cancel context.CancelCauseFunc) {
+	const looks = 20 // at whether there was anything, in the time that it may be silent
+	patience := or(c.options.HandshakeTimeout, handshakeTimeout)
+	ticker := time.NewTicker(max(patience/looks, time.Millisecond))
+	defer ticker.Stop()
+	seen, since := int64(0), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.closing:
+			cancel(ErrClosed)
+			return
+		case <-e.conn.readDone: // it has left, or wrote what is no message
+			e.conn.out.close(errEnded)
+			e.process.stop(e.leaveGrace(), or(c.options.TermGrace, closeTermGrace))
+			<-e.process.gone
+			cancel(e.process.exit(e.conn))
+			return
+		case <-ticker.C:
+		}
+		if now := e.conn.activity.Load() + e.process.log.activity.Load(); now != seen {
+			seen, since = now, time.Now()
+		} else if time.Since(since) > patience {
+			cancel(errSilent)
+			return
+		}
+	}
+}
+
+func (c *Client) loadFirst(ctx context.Context, conn *conn, defaultModel string) error {
+	params := *c.options.Load
+	params.Model = or(params.Model, defaultModel)
+	made, err := conn.open(ctx, MethodModelsLoad, &params, c.options.OnProgress != nil)
+	if err != nil {
+		return err
+	}
+	told := made.done
+	if c.options.OnProgress != nil {
+		told = c.tellProgress(ctx, made)
+	}
+	select {
+	case <-told:
+	case <-ctx.Done():
+	}
+	if !made.hasEnded() {
+		return ctx.Err()
+	}
+	_, err = made.ended()
+	return err
+}
+
+// tellProgress does so until the end of a call, from a goroutine of its own: the host may be in
+// Close meanwhile, or call it.
+func (c *Client) tellProgress(ctx context.Context, made *call) (told chan struct{}) {
+	told = make(chan struct{})
+	go func() {
+		defer close(told)
+		for ctx.Err() == nil {
+			ended := made.hasEnded()
+			_, progress := made.next()
+			switch {
+			case progress != nil:
+				c.options.OnProgress(*progress)
+			case ended:
+				return
+			default:
+				select {
+				case <-made.wake:
+				case <-made.done:
+				case <-ctx.Done():
+				}
+			}
+		}
+	}()
+	return told
+}
+
+// Close ends the engine: its input ends, so that it finishes and answers what is in flight; after
+// Options.Grace it gets SIGTERM, and after Options.TermGrace SIGKILL. It returns when the engine is
+// gone, and may be called again.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	if c.isClosing() { // one Close is enough: two signals would be more than one
+		c.mu.Unlock()
+		<-c.done
+		return c.Err()
+	}
+	close(c.closing)
+	conn, process := c.conn, c.process
+	c.mu.Unlock()
+	if conn != nil {
+		conn.out.close(ErrClosed)
+	}
+	if process != nil {
+		process.stop(or(c.options.Grace, closeGrace), or(c.options.TermGrace, closeTermGrace))
+	}
+	if process == nil && conn != nil {
+		select { // the other end may answer what is in flight
+		case <-c.done:
+		case <-time.After(or(c.options.Grace, closeGrace)):
+			_ = conn.stream.Close()
+		}
+	}
+	<-c.done
+	return c.Err()
+}

@@ -1,0 +1,107 @@
+package mlxstdio
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// supervise stands by an engine until it has gone, and by its successors.
+func (c *Client) supervise(e *engine) {
+	defer close(c.done)
+	failures := 0
+	for e != nil {
+		exit := c.await(e)
+		if c.isClosing() {
+			c.end(ErrClosed)
+			return
+		}
+		c.log.Error("mlxstdio: the engine has left", "error", exit)
+		if c.options.Restart == nil {
+			c.end(exit)
+		} else {
+			c.use(nil, nil, e.server) // before the requests fail: who asks again waits
+			e.conn.fail(exit)
+		}
+		if c.options.OnExit != nil {
+			go c.options.OnExit(exit)
+		}
+		if c.options.Restart == nil {
+			return
+		}
+		if time.Since(e.since) > or(c.options.Restart.Stable, 30*time.Second) {
+			failures = 0
+		}
+		e = c.restart(exit, &failures)
+	}
+}
+
+// await waits for the end of an engine, and helps where it does not come by itself.
+func (c *Client) await(e *engine) *ExitError {
+	select {
+	case <-e.process.gone:
+		return e.process.exit(e.conn)
+	case <-e.conn.readDone:
+	case <-e.conn.doomed: // a fault may well keep it from leaving
+		select {
+		case <-e.conn.readDone:
+		case <-time.After(leaveGrace):
+		}
+	}
+	// Closing or not: an engine that says nothing any more, or not the protocol, is of no use.
+	e.conn.out.close(errEnded)
+	if !c.isClosing() {
+		e.process.stop(e.leaveGrace(), or(c.options.TermGrace, closeTermGrace))
+	}
+	<-e.process.gone
+	return e.process.exit(e.conn)
+}
+
+// restart starts engines until one answers; nil where it gives up, or the client is closed.
+func (c *Client) restart(exit *ExitError, failures *int) *engine {
+	policy := c.options.Restart
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		select {
+		case <-c.closing:
+			cancel()
+		case <-stop:
+		}
+	}()
+	var reason error = exit
+	for *failures < or(policy.Attempts, 5) {
+		wait := policy.wait(*failures)
+		*failures++
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			c.end(ErrClosed)
+			return nil
+		}
+		c.log.Warn("mlxstdio: the engine is started again", "attempt", *failures, "waited", wait)
+		e, err := c.startEngine(ctx)
+		if err == nil {
+			c.use(e.conn, e.process, e.server)
+			if c.isClosing() { // Close may have looked before there was something to close
+				e.conn.out.close(ErrClosed)
+				e.process.stop(0, or(c.options.TermGrace, closeTermGrace))
+			}
+			c.tellRestart(*failures, nil)
+			return e
+		}
+		c.tellRestart(*failures, err)
+		reason = err
+		c.log.Error("mlxstdio: the engine does not start", "error", err)
+	}
+	c.end(fmt.Errorf("given up after %d starts: %w", *failures, reason))
+	return nil
+}
+
+func (c *Client) tellRestart(attempt int, err error) {
+	if c.options.OnRestart != nil && !c.isClosing() {
+		go c.options.OnRestart(attempt, err)
+	}
+}
