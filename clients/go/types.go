@@ -117,17 +117,29 @@ type InitializeParams struct {
 
 // InitializeResult: The engine's side of the handshake. Result of `initialize`.
 type InitializeResult struct {
-	ProtocolVersion int64        `json:"protocolVersion"`
-	ServerInfo      ServerInfo   `json:"serverInfo"`
-	Capabilities    Capabilities `json:"capabilities"`
-	Limits          Limits       `json:"limits"`
-	DefaultModel    string       `json:"defaultModel"`
+	// The version in force: the highest that both sides speak.
+	ProtocolVersion int64 `json:"protocolVersion"`
+
+	// Which engine this is.
+	ServerInfo ServerInfo `json:"serverInfo"`
+
+	// What works, and what is only defined.
+	Capabilities Capabilities `json:"capabilities"`
+
+	// Those in force.
+	Limits Limits `json:"limits"`
+
+	// For requests that name no model: as `--model` gave it, so not always canonical.
+	DefaultModel string `json:"defaultModel"`
 }
 
 // ServerInfo: Who answers.
 type ServerInfo struct {
+	// The engine's release, such as `0.1.0`; not the protocol's.
 	Version string `json:"version"`
-	Name    string `json:"name"`
+
+	// The engine's name.
+	Name string `json:"name"`
 }
 
 // Capabilities: What this build can do; a method or feature that is absent answers
@@ -142,14 +154,20 @@ type Capabilities struct {
 	// Parameters defined, but not built.
 	UnsupportedParams []string `json:"unsupportedParams"`
 
+	// Framings that the engine can speak: `newline`, `content-length`.
 	Framings []string `json:"framings"`
 }
 
 // Limits: What a client must stay within.
 type Limits struct {
-	MaxMessageBytes       int64 `json:"maxMessageBytes"`
+	// Longest message that is read, in bytes, its frame not counted.
+	MaxMessageBytes int64 `json:"maxMessageBytes"`
+
+	// Most generations (`generate`, `chat`, `infill`) that run side by side.
 	MaxConcurrentRequests int64 `json:"maxConcurrentRequests"`
-	MaxQueuedRequests     int64 `json:"maxQueuedRequests"`
+
+	// Most generations that wait beside those; one more is answered `overloaded`.
+	MaxQueuedRequests int64 `json:"maxQueuedRequests"`
 }
 
 // Empty: An empty object. Result of `ping`.
@@ -159,12 +177,23 @@ type Empty struct {
 // StatusResult: The engine at this moment; answered whatever it is doing. Result of
 // `engine/status`.
 type StatusResult struct {
-	Device        Device        `json:"device"`
-	Memory        Memory        `json:"memory"`
-	Requests      RequestCounts `json:"requests"`
-	Counters      Counters      `json:"counters"`
-	Models        []ModelState  `json:"models"`
-	UptimeSeconds float64       `json:"uptimeSeconds"`
+	// Of type `none` before MLX is loaded.
+	Device Device `json:"device"`
+
+	// What is held now, and the limit.
+	Memory Memory `json:"memory"`
+
+	// How many generations are in flight now.
+	Requests RequestCounts `json:"requests"`
+
+	// What was done since the start.
+	Counters Counters `json:"counters"`
+
+	// The resident ones, the most recently used first.
+	Models []ModelState `json:"models"`
+
+	// Since the engine's start.
+	UptimeSeconds float64 `json:"uptimeSeconds"`
 }
 
 // Device: What the models run on.
@@ -172,7 +201,10 @@ type Device struct {
 	// `cpu`, `gpu`, or `none` before MLX is loaded.
 	Type string `json:"type"`
 
-	Name       string  `json:"name"`
+	// The device's, as MLX gives it; for people to read.
+	Name string `json:"name"`
+
+	// MLX's release; absent before it is loaded.
 	MLXVersion *string `json:"mlxVersion,omitzero"`
 
 	// On a Linux CPU: the OpenBLAS in force, or `bundled`.
@@ -184,6 +216,7 @@ type Memory struct {
 	// What weights, KV caches and prefixes may take.
 	LimitBytes int64 `json:"limitBytes"`
 
+	// Weights of the resident models.
 	WeightsBytes int64 `json:"weightsBytes"`
 
 	// KV caches of running requests.
@@ -198,34 +231,57 @@ type Memory struct {
 	// What MLX has in use.
 	ActiveBytes int64 `json:"activeBytes"`
 
+	// The most that MLX ever had in use, since the start.
 	PeakBytes int64 `json:"peakBytes"`
 
 	// Resident memory of the process; 0 if unknown.
 	RSSBytes int64 `json:"rssBytes"`
 }
 
-// RequestCounts: Requests in flight.
+// RequestCounts: Generations in flight.
 type RequestCounts struct {
+	// Those whose prompt is being read or whose text decoded.
 	Running int64 `json:"running"`
-	Queued  int64 `json:"queued"`
+
+	// All others: prepared, waiting for a place, a model or room, or set aside.
+	Queued int64 `json:"queued"`
 }
 
 // Counters: Totals since the start.
 type Counters struct {
-	Requests         int64 `json:"requests"`
-	Completed        int64 `json:"completed"`
-	Failed           int64 `json:"failed"`
-	Cancelled        int64 `json:"cancelled"`
-	PromptTokens     int64 `json:"promptTokens"`
+	// Requests begun, those in flight included. Not counted: `initialize`, `ping`, `shutdown`,
+	// `rpc.discover`, `engine/status`, and what was refused before it began.
+	Requests int64 `json:"requests"`
+
+	// Of those: answered with a result.
+	Completed int64 `json:"completed"`
+
+	// Of those: answered with an error other than `cancelled`.
+	Failed int64 `json:"failed"`
+
+	// Of those: answered with `cancelled`.
+	Cancelled int64 `json:"cancelled"`
+
+	// Sum of `usage.promptTokens` of all results.
+	PromptTokens int64 `json:"promptTokens"`
+
+	// Sum of `usage.completionTokens` of all results.
 	CompletionTokens int64 `json:"completionTokens"`
-	ModelLoads       int64 `json:"modelLoads"`
-	ModelUnloads     int64 `json:"modelUnloads"`
+
+	// How many times a model has become resident.
+	ModelLoads int64 `json:"modelLoads"`
+
+	// How many times one was let go, for whatever reason.
+	ModelUnloads int64 `json:"modelUnloads"`
 }
 
 // ModelState: One model that the engine knows.
 type ModelState struct {
-	ID    string `json:"id"`
-	State State  `json:"state"`
+	// Canonical id: names the model in requests and in results.
+	ID string `json:"id"`
+
+	// `ready`: resident; `loading`: its weights are being read; `available`: it can be loaded.
+	State State `json:"state"`
 
 	// The folder.
 	Path *string `json:"path,omitzero"`
@@ -236,18 +292,24 @@ type ModelState struct {
 	// Tokens; absent if the model sets none.
 	ContextLength *int64 `json:"contextLength,omitzero"`
 
+	// Token ids are below it; absent where only the weights tell.
 	VocabularySize *int64 `json:"vocabularySize,omitzero"`
 
 	// Weights in memory, or on disk while not loaded.
 	Bytes *int64 `json:"bytes,omitzero"`
 
+	// Whether `models/load` has pinned it; absent unless `ready`.
 	Pinned *bool `json:"pinned,omitzero"`
 
-	// Requests that use it now.
+	// Generations that use it now, also as `draftModel`; absent unless `ready`.
 	Running *int64 `json:"running,omitzero"`
 
+	// Since a generation on it last began or ended, or it was last loaded or asked for by
+	// `models/load`; absent unless `ready`.
 	LastUsedSecondsAgo *float64 `json:"lastUsedSecondsAgo,omitzero"`
-	KeepAliveSeconds   *float64 `json:"keepAliveSeconds,omitzero"`
+
+	// It is let go after so long without use, unless pinned; absent if never, or unless `ready`.
+	KeepAliveSeconds *float64 `json:"keepAliveSeconds,omitzero"`
 
 	// The library that reads its texts, `transformers` where the folder needs it; absent while the
 	// tokenizer is not loaded.
@@ -256,6 +318,7 @@ type ModelState struct {
 
 // ModelListResult: Resident models first, then what can be loaded. Result of `models/list`.
 type ModelListResult struct {
+	// Each model once, whatever its names; folders that are broken are left out.
 	Models []ModelState `json:"models"`
 }
 
@@ -264,6 +327,7 @@ type LoadParams struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// Named as in `generate`, but never left to the default.
 	Model string `json:"model"`
 
 	// A pinned model is never evicted; `false` takes a pin off.
@@ -278,11 +342,14 @@ type LoadParams struct {
 	// Echoed in `$/progress`.
 	StreamToken StringOrInteger `json:"streamToken,omitzero"`
 
+	// So long after its arrival the request ends with `deadlineExceeded`; a load that others wait
+	// for goes on.
 	TimeoutMs int64 `json:"timeoutMs,omitzero"`
 }
 
 // LoadResult: The resident model. Result of `models/load`.
 type LoadResult struct {
+	// As it is now; its `state` is `ready`.
 	Model ModelState `json:"model"`
 
 	// 0 when it was resident already.
@@ -295,12 +362,17 @@ type UnloadParams struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
-	Model     string `json:"model"`
-	TimeoutMs int64  `json:"timeoutMs,omitzero"`
+	// Named as in `generate`; a resident one's id, even if its folder is gone.
+	Model string `json:"model"`
+
+	// So long after its arrival the request ends with `deadlineExceeded`, and the model stays
+	// where it is.
+	TimeoutMs int64 `json:"timeoutMs,omitzero"`
 }
 
 // UnloadResult: What came back; 0 when the model was not resident. Result of `models/unload`.
 type UnloadResult struct {
+	// Those of the model's weights.
 	FreedBytes int64 `json:"freedBytes"`
 }
 
@@ -419,31 +491,52 @@ type ResponseFormat struct {
 	// Only `text` is built; the others answer `unsupported`.
 	Type ResponseFormatType `json:"type"`
 
-	Schema  map[string]any `json:"schema,omitzero"`
-	Pattern *string        `json:"pattern,omitzero"`
-	Grammar *string        `json:"grammar,omitzero"`
+	// With `jsonSchema`: the JSON Schema.
+	Schema map[string]any `json:"schema,omitzero"`
+
+	// With `regex`: the regular expression.
+	Pattern *string `json:"pattern,omitzero"`
+
+	// With `lark`: the grammar, in Lark's notation.
+	Grammar *string `json:"grammar,omitzero"`
 }
 
 // GenerateResult: The text that follows the prompt. Result of `generate`.
 type GenerateResult struct {
 	Outcome
 
+	// Without the prompt, and without what ended it; may be empty.
 	Text string `json:"text"`
 }
 
 // Outcome: What every generating method's result has beside its text.
 type Outcome struct {
-	Model        string          `json:"model"`
-	FinishReason FinishReason    `json:"finishReason"`
-	Usage        Usage           `json:"usage"`
-	Timings      Timings         `json:"timings"`
-	Seed         int64           `json:"seed"`
-	Logprobs     []TokenLogprobs `json:"logprobs,omitzero"`
+	// The model's canonical id: one for all names of its folder.
+	Model string `json:"model"`
+
+	// `stop`: an end token, one of `stopTokens` or a `stop` string; `length`: `maxTokens` or the
+	// context's end; `toolCalls` is kept for later.
+	FinishReason FinishReason `json:"finishReason"`
+
+	// Tokens read and generated.
+	Usage Usage `json:"usage"`
+
+	// Where the time went.
+	Timings Timings `json:"timings"`
+
+	// The one in use, drawn by the engine if none was given; given again, it gives the same text.
+	Seed int64 `json:"seed"`
+
+	// One for each token generated, the end token too; only if `logprobs` was given.
+	Logprobs []TokenLogprobs `json:"logprobs,omitzero"`
 }
 
 // Usage: Tokens that went through the model.
 type Usage struct {
-	PromptTokens     int64 `json:"promptTokens"`
+	// The whole prompt's, template and BOS included.
+	PromptTokens int64 `json:"promptTokens"`
+
+	// Generated, the end token and a stop string's included.
 	CompletionTokens int64 `json:"completionTokens"`
 
 	// Of the prompt's: not read, the prefix cache had them.
@@ -480,14 +573,22 @@ type Timings struct {
 // TokenLogprobs: Log probabilities (natural logarithm) at one position; -9999 stands for minus
 // infinity.
 type TokenLogprobs struct {
-	Token   int64        `json:"token"`
-	Logprob float64      `json:"logprob"`
-	Top     []TopLogprob `json:"top"`
+	// Id of the token that was taken.
+	Token int64 `json:"token"`
+
+	// Its log probability.
+	Logprob float64 `json:"logprob"`
+
+	// As many of the likeliest tokens as were asked for, likeliest first.
+	Top []TopLogprob `json:"top"`
 }
 
 // TopLogprob: One candidate of a position.
 type TopLogprob struct {
-	Token   int64   `json:"token"`
+	// The candidate's id.
+	Token int64 `json:"token"`
+
+	// Its log probability.
 	Logprob float64 `json:"logprob"`
 }
 
@@ -496,6 +597,7 @@ type TopLogprob struct {
 type ChatParams struct {
 	Generation
 
+	// The conversation, oldest turn first.
 	Messages []ChatMessage `json:"messages"`
 
 	// Tool definitions. Not built: `unsupported`.
@@ -516,15 +618,23 @@ type ChatMessage struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// Who speaks: as a rule `system`, `user`, `assistant` or `tool`.
 	Role string `json:"role"`
 
-	// Text, or text parts.
+	// Text, or text parts; absent is the empty text.
 	Content StringOrTextParts `json:"content,omitzero"`
 
-	Name       *string          `json:"name,omitzero"`
-	Reasoning  *string          `json:"reasoning,omitzero"`
-	ToolCalls  []map[string]any `json:"toolCalls,omitzero"`
-	ToolCallID *string          `json:"toolCallId,omitzero"`
+	// The speaker's; given to the template as `name`.
+	Name *string `json:"name,omitzero"`
+
+	// What an assistant thought; given to the template as `reasoning_content`.
+	Reasoning *string `json:"reasoning,omitzero"`
+
+	// Calls that an assistant made; given to the template as `tool_calls`, unchanged.
+	ToolCalls []map[string]any `json:"toolCalls,omitzero"`
+
+	// The call that a tool answers; given to the template as `tool_call_id`.
+	ToolCallID *string `json:"toolCallId,omitzero"`
 }
 
 // TextPart: One part of a message's content.
@@ -532,21 +642,28 @@ type TextPart struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// The only kind of part in this version.
 	Type TextPartType `json:"type"`
-	Text string       `json:"text"`
+
+	// The parts of a message are joined with nothing between them.
+	Text string `json:"text"`
 }
 
 // ChatResult: The model's turn and how it came about. Result of `chat`.
 type ChatResult struct {
 	Outcome
 
+	// The turn that was generated.
 	Message AssistantMessage `json:"message"`
 }
 
 // AssistantMessage: The model's turn.
 type AssistantMessage struct {
-	Content string               `json:"content"`
-	Role    AssistantMessageRole `json:"role"`
+	// Its text, without what ended it; may be empty.
+	Content string `json:"content"`
+
+	// As in a `ChatMessage`, to be sent back as one.
+	Role AssistantMessageRole `json:"role"`
 }
 
 // InfillParams: Fill the gap between two texts, for models with fill-in-the-middle tokens.
@@ -565,6 +682,7 @@ type InfillParams struct {
 type InfillResult struct {
 	Outcome
 
+	// Without prefix and suffix, and without what ended it.
 	Text string `json:"text"`
 }
 
@@ -573,24 +691,32 @@ type EmbedParams struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// The texts, each of which gets one vector.
 	Input []string `json:"input"`
 
 	// Model id: a folder, an id found in the local Hugging Face cache, a name inside
 	// `--models-dir`, or `pico`. Default: the engine's `defaultModel`.
 	Model string `json:"model,omitzero"`
 
-	Pooling   EmbedParamsPooling `json:"pooling,omitzero"`
-	Normalize *bool              `json:"normalize,omitzero"`
+	// A text's vector: the mean of its tokens', the last one's, or the first one's (`cls`).
+	Pooling EmbedParamsPooling `json:"pooling,omitzero"`
+
+	// Scale each vector to the length 1.
+	Normalize *bool `json:"normalize,omitzero"`
 }
 
 // EmbedResult: One vector for each input. Result of `embed`.
 type EmbedResult struct {
+	// In the order of `input`, all of one length.
 	Embeddings [][]float64 `json:"embeddings"`
-	Usage      EmbedUsage  `json:"usage"`
+
+	// Tokens read.
+	Usage EmbedUsage `json:"usage"`
 }
 
 // EmbedUsage: Tokens that went through the model.
 type EmbedUsage struct {
+	// Those of all inputs together.
 	PromptTokens int64 `json:"promptTokens"`
 }
 
@@ -599,6 +725,7 @@ type TokenizeParams struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// May be empty; a special token that is spelled out in it is read as that token.
 	Text string `json:"text"`
 
 	// Model id: a folder, an id found in the local Hugging Face cache, a name inside
@@ -611,7 +738,10 @@ type TokenizeParams struct {
 
 // TokenizeResult: Token ids. Result of `tokenize`.
 type TokenizeResult struct {
-	Model  string  `json:"model"`
+	// The model's canonical id: one for all names of its folder.
+	Model string `json:"model"`
+
+	// In the order of the text.
 	Tokens []int64 `json:"tokens"`
 }
 
@@ -620,6 +750,7 @@ type DetokenizeParams struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// Ids, each below the vocabulary's size; may be empty.
 	Tokens []int64 `json:"tokens"`
 
 	// Model id: a folder, an id found in the local Hugging Face cache, a name inside
@@ -632,8 +763,11 @@ type DetokenizeParams struct {
 
 // DetokenizeResult: Text. Result of `detokenize`.
 type DetokenizeResult struct {
+	// The model's canonical id: one for all names of its folder.
 	Model string `json:"model"`
-	Text  string `json:"text"`
+
+	// Of all ids together; bytes that are no UTF-8 come out as U+FFFD.
+	Text string `json:"text"`
 }
 
 // ApplyTemplateParams: What `chat` would send to the model. Parameters of `applyTemplate`.
@@ -641,6 +775,7 @@ type ApplyTemplateParams struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// The conversation, oldest turn first.
 	Messages []ChatMessage `json:"messages"`
 
 	// Model id: a folder, an id found in the local Hugging Face cache, a name inside
@@ -650,8 +785,11 @@ type ApplyTemplateParams struct {
 	// Given to the template as `tools`.
 	Tools []map[string]any `json:"tools,omitzero"`
 
-	EnableThinking *bool          `json:"enableThinking,omitzero"`
-	TemplateArgs   map[string]any `json:"templateArgs,omitzero"`
+	// Given to the template as `enable_thinking`.
+	EnableThinking *bool `json:"enableThinking,omitzero"`
+
+	// Further variables for the template.
+	TemplateArgs map[string]any `json:"templateArgs,omitzero"`
 
 	// End with the opening of the assistant's turn. Default true.
 	AddGenerationPrompt *bool `json:"addGenerationPrompt,omitzero"`
@@ -659,8 +797,13 @@ type ApplyTemplateParams struct {
 
 // ApplyTemplateResult: The rendered prompt and its tokens. Result of `applyTemplate`.
 type ApplyTemplateResult struct {
-	Model  string  `json:"model"`
-	Prompt string  `json:"prompt"`
+	// The model's canonical id: one for all names of its folder.
+	Model string `json:"model"`
+
+	// The rendered text, special tokens spelled out.
+	Prompt string `json:"prompt"`
+
+	// Its ids; the tokenizer adds nothing to what the template wrote.
 	Tokens []int64 `json:"tokens"`
 }
 
@@ -670,12 +813,14 @@ type CancelParams struct {
 	// Anything; passed over. Allowed on every method.
 	Meta map[string]any `json:"_meta,omitzero"`
 
+	// The request's own, of the same type: `7` and `"7"` are two ids.
 	ID StringOrInteger `json:"id"`
 }
 
 // StreamDelta: a piece of a running request's text; all come before the reply. Sent by the
 // engine as `stream/delta`.
 type StreamDelta struct {
+	// Id of the request that this belongs to.
 	RequestID StringOrInteger `json:"requestId"`
 
 	// 0, 1, 2, … within the request.
@@ -684,37 +829,65 @@ type StreamDelta struct {
 	// Whole characters; joined, these are the reply's text.
 	Text string `json:"text"`
 
-	Channel     Channel         `json:"channel"`
+	// `content`: the reply's text; the others are kept for later.
+	Channel Channel `json:"channel"`
+
+	// The request's own; absent if it has none.
 	StreamToken StringOrInteger `json:"streamToken,omitzero"`
 
-	// The token ids generated since the last delta.
+	// Ids generated since the last delta, without an end token; absent if none.
 	Tokens []int64 `json:"tokens,omitzero"`
 
+	// Scores of `tokens`, and of an end token that came after them; only if `logprobs` was given.
 	Logprobs []TokenLogprobs `json:"logprobs,omitzero"`
 }
 
 // Progress: `completed` rises strictly within a phase of one request. Sent by the engine as
 // `$/progress`.
 type Progress struct {
-	RequestID   StringOrInteger `json:"requestId"`
-	Phase       Phase           `json:"phase"`
-	Completed   int64           `json:"completed"`
-	Total       int64           `json:"total"`
-	Unit        ProgressUnit    `json:"unit"`
+	// Id of the request that this belongs to.
+	RequestID StringOrInteger `json:"requestId"`
+
+	// What the request waits for: its turn (`queued`), its model's weights (`loading`), its prompt
+	// to be read (`prefill`).
+	Phase Phase `json:"phase"`
+
+	// Places gained, bytes read, or tokens read, those found in the prompt cache included; the
+	// phase may end below `total`.
+	Completed int64 `json:"completed"`
+
+	// The request's first place in the queue (1 is next), the weights' bytes, or the prompt's
+	// tokens; it may be corrected on the way.
+	Total int64 `json:"total"`
+
+	// Of both numbers: `requests` if `queued`, `bytes` if `loading`, `tokens` if `prefill`.
+	Unit ProgressUnit `json:"unit"`
+
+	// The request's own; absent if it has none.
 	StreamToken StringOrInteger `json:"streamToken,omitzero"`
 }
 
 // ModelChanged: a model's residency changed. Sent by the engine as `models/changed`.
 type ModelChanged struct {
-	Model  string       `json:"model"`
-	State  State        `json:"state"`
+	// The model's canonical id: one for all names of its folder.
+	Model string `json:"model"`
+
+	// `ready`: it has become resident; `available`: it was let go.
+	State State `json:"state"`
+
+	// With `ready`: `request` (or `--preload`). With `available`: `lru` (another model needed its
+	// place), `memory` (its bytes were needed), `idle` (its keep-alive ran out) or `unload`
+	// (`models/unload`).
 	Reason ChangeReason `json:"reason"`
 }
 
 // Fatal: the engine failed as a whole; errors for all requests and the exit follow. Sent by
 // the engine as `engine/fatal`.
 type Fatal struct {
-	Kind    string `json:"kind"`
+	// As in the errors' `data.kind`: `engineFault`.
+	Kind string `json:"kind"`
+
+	// What failed, for a person; the errors' `message` too.
 	Message string `json:"message"`
 }
 

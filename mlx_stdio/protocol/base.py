@@ -37,4 +37,5 @@ Model = Annotated[
         "`--models-dir`, or `pico`. Default: the engine's `defaultModel`."
     ),
 ]
+CanonicalId = Annotated[str, doc("The model's canonical id: one for all names of its folder.")]
 TokenId = Annotated[int, msgspec.Meta(ge=0)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from mlx_stdio.protocol.base import Model, Params, Result, TokenId, doc
+from mlx_stdio.protocol.base import CanonicalId, Model, Params, Result, TokenId, doc
 
 Priority = Literal["interactive", "normal", "background"]
 FinishReason = Literal["stop", "length", "toolCalls"]
@@ -19,9 +19,9 @@ class ResponseFormat(Params, kw_only=True, frozen=True):
         Literal["text", "json", "jsonSchema", "regex", "lark"],
         doc("Only `text` is built; the others answer `unsupported`."),
     ]
-    schema: dict[str, Any] | None = None
-    pattern: str | None = None
-    grammar: str | None = None
+    schema: Annotated[dict[str, Any] | None, doc("With `jsonSchema`: the JSON Schema.")] = None
+    pattern: Annotated[str | None, doc("With `regex`: the regular expression.")] = None
+    grammar: Annotated[str | None, doc("With `lark`: the grammar, in Lark's notation.")] = None
 
 
 class Generation(Params, kw_only=True, frozen=True):
@@ -141,23 +141,25 @@ class Generation(Params, kw_only=True, frozen=True):
 class TopLogprob(Result, kw_only=True):
     """One candidate of a position."""
 
-    token: int
-    logprob: float
+    token: Annotated[int, doc("The candidate's id.")]
+    logprob: Annotated[float, doc("Its log probability.")]
 
 
 class TokenLogprobs(Result, kw_only=True):
     """Log probabilities (natural logarithm) at one position; -9999 stands for minus infinity."""
 
-    token: int
-    logprob: float
-    top: list[TopLogprob]
+    token: Annotated[int, doc("Id of the token that was taken.")]
+    logprob: Annotated[float, doc("Its log probability.")]
+    top: Annotated[
+        list[TopLogprob], doc("As many of the likeliest tokens as were asked for, likeliest first.")
+    ]
 
 
 class Usage(Result, kw_only=True, omit_defaults=False):
     """Tokens that went through the model."""
 
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: Annotated[int, doc("The whole prompt's, template and BOS included.")]
+    completion_tokens: Annotated[int, doc("Generated, the end token and a stop string's included.")]
     cached_tokens: Annotated[int, doc("Of the prompt's: not read, the prefix cache had them.")] = 0
     drafted_tokens: Annotated[int, doc("Proposed by speculative decoding.")] = 0
     accepted_tokens: Annotated[int, doc("Of those: taken, because they were right.")] = 0
@@ -179,9 +181,24 @@ class Timings(Result, kw_only=True, omit_defaults=False):
 class Outcome(Result, kw_only=True):
     """What every generating method's result has beside its text."""
 
-    model: str
-    finish_reason: FinishReason
-    usage: Usage
-    timings: Timings
-    seed: int
-    logprobs: list[TokenLogprobs] | None = None
+    model: CanonicalId
+    finish_reason: Annotated[
+        FinishReason,
+        doc(
+            "`stop`: an end token, one of `stopTokens` or a `stop` string; `length`: `maxTokens` "
+            "or the context's end; `toolCalls` is kept for later."
+        ),
+    ]
+    usage: Annotated[Usage, doc("Tokens read and generated.")]
+    timings: Annotated[Timings, doc("Where the time went.")]
+    seed: Annotated[
+        int,
+        doc(
+            "The one in use, drawn by the engine if none was given; given again, it gives the "
+            "same text."
+        ),
+    ]
+    logprobs: Annotated[
+        list[TokenLogprobs] | None,
+        doc("One for each token generated, the end token too; only if `logprobs` was given."),
+    ] = None

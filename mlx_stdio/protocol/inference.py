@@ -23,31 +23,45 @@ class GenerateParams(Generation, kw_only=True, frozen=True):
 class GenerateResult(Outcome, kw_only=True):
     """The text that follows the prompt."""
 
-    text: str
+    text: Annotated[str, doc("Without the prompt, and without what ended it; may be empty.")]
 
 
 class TextPart(Params, kw_only=True, frozen=True):
     """One part of a message's content."""
 
-    type: Literal["text"]
-    text: str
+    type: Annotated[Literal["text"], doc("The only kind of part in this version.")]
+    text: Annotated[str, doc("The parts of a message are joined with nothing between them.")]
 
 
 class ChatMessage(Params, kw_only=True, frozen=True):
     """One turn. Which roles are possible is the template's affair."""
 
-    role: Annotated[str, msgspec.Meta(min_length=1)]
-    content: Annotated[str | list[TextPart] | None, doc("Text, or text parts.")] = None
-    name: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
+    role: Annotated[
+        str, doc("Who speaks: as a rule `system`, `user`, `assistant` or `tool`.", min_length=1)
+    ]
+    content: Annotated[
+        str | list[TextPart] | None, doc("Text, or text parts; absent is the empty text.")
+    ] = None
+    name: Annotated[str | None, doc("The speaker's; given to the template as `name`.")] = None
+    reasoning: Annotated[
+        str | None,
+        doc("What an assistant thought; given to the template as `reasoning_content`."),
+    ] = None
+    tool_calls: Annotated[
+        list[dict[str, Any]] | None,
+        doc("Calls that an assistant made; given to the template as `tool_calls`, unchanged."),
+    ] = None
+    tool_call_id: Annotated[
+        str | None, doc("The call that a tool answers; given to the template as `tool_call_id`.")
+    ] = None
 
 
 class ChatParams(Generation, kw_only=True, frozen=True):
     """Answer a conversation, rendered by the model's own chat template."""
 
-    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
+    messages: Annotated[
+        list[ChatMessage], doc("The conversation, oldest turn first.", min_length=1)
+    ]
     tools: Annotated[
         list[dict[str, Any]] | None, doc("Tool definitions. Not built: `unsupported`.")
     ] = None
@@ -63,14 +77,16 @@ class ChatParams(Generation, kw_only=True, frozen=True):
 class AssistantMessage(Result, kw_only=True, omit_defaults=False):
     """The model's turn."""
 
-    content: str
-    role: Literal["assistant"] = "assistant"
+    content: Annotated[str, doc("Its text, without what ended it; may be empty.")]
+    role: Annotated[Literal["assistant"], doc("As in a `ChatMessage`, to be sent back as one.")] = (
+        "assistant"
+    )
 
 
 class ChatResult(Outcome, kw_only=True):
     """The model's turn and how it came about."""
 
-    message: AssistantMessage
+    message: Annotated[AssistantMessage, doc("The turn that was generated.")]
 
 
 class InfillParams(Generation, kw_only=True, frozen=True):
@@ -83,26 +99,31 @@ class InfillParams(Generation, kw_only=True, frozen=True):
 class InfillResult(Outcome, kw_only=True):
     """The text for the gap."""
 
-    text: str
+    text: Annotated[str, doc("Without prefix and suffix, and without what ended it.")]
 
 
 class EmbedParams(Params, kw_only=True, frozen=True):
     """Vectors for texts. Not built: `unsupported`."""
 
-    input: Annotated[list[str], msgspec.Meta(min_length=1)]
+    input: Annotated[list[str], doc("The texts, each of which gets one vector.", min_length=1)]
     model: Model = None
-    pooling: Literal["mean", "last", "cls"] | None = None
-    normalize: bool | None = None
+    pooling: Annotated[
+        Literal["mean", "last", "cls"] | None,
+        doc(
+            "A text's vector: the mean of its tokens', the last one's, or the first one's (`cls`)."
+        ),
+    ] = None
+    normalize: Annotated[bool | None, doc("Scale each vector to the length 1.")] = None
 
 
 class EmbedUsage(Result, kw_only=True):
     """Tokens that went through the model."""
 
-    prompt_tokens: int
+    prompt_tokens: Annotated[int, doc("Those of all inputs together.")]
 
 
 class EmbedResult(Result, kw_only=True):
     """One vector for each input."""
 
-    embeddings: list[list[float]]
-    usage: EmbedUsage
+    embeddings: Annotated[list[list[float]], doc("In the order of `input`, all of one length.")]
+    usage: Annotated[EmbedUsage, doc("Tokens read.")]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
-
-from mlx_stdio.protocol.base import Model, Params, Result, TokenId, doc
+from mlx_stdio.protocol.base import CanonicalId, Model, Params, Result, TokenId, doc
 from mlx_stdio.protocol.inference import ChatMessage
 
 
 class TokenizeParams(Params, kw_only=True, frozen=True):
     """Text to token ids."""
 
-    text: str
+    text: Annotated[
+        str, doc("May be empty; a special token that is spelled out in it is read as that token.")
+    ]
     model: Model = None
     add_special_tokens: Annotated[
         bool | None, doc("Add what the tokenizer puts around a text. Default false.")
@@ -23,14 +23,14 @@ class TokenizeParams(Params, kw_only=True, frozen=True):
 class TokenizeResult(Result, kw_only=True):
     """Token ids."""
 
-    model: str
-    tokens: list[int]
+    model: CanonicalId
+    tokens: Annotated[list[int], doc("In the order of the text.")]
 
 
 class DetokenizeParams(Params, kw_only=True, frozen=True):
     """Token ids to text."""
 
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], doc("Ids, each below the vocabulary's size; may be empty.")]
     model: Model = None
     skip_special_tokens: Annotated[
         bool | None, doc("Leave special tokens out of the text. Default false.")
@@ -40,18 +40,24 @@ class DetokenizeParams(Params, kw_only=True, frozen=True):
 class DetokenizeResult(Result, kw_only=True):
     """Text."""
 
-    model: str
-    text: str
+    model: CanonicalId
+    text: Annotated[str, doc("Of all ids together; bytes that are no UTF-8 come out as U+FFFD.")]
 
 
 class ApplyTemplateParams(Params, kw_only=True, frozen=True):
     """What `chat` would send to the model."""
 
-    messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1)]
+    messages: Annotated[
+        list[ChatMessage], doc("The conversation, oldest turn first.", min_length=1)
+    ]
     model: Model = None
     tools: Annotated[list[dict[str, Any]] | None, doc("Given to the template as `tools`.")] = None
-    enable_thinking: bool | None = None
-    template_args: dict[str, Any] | None = None
+    enable_thinking: Annotated[bool | None, doc("Given to the template as `enable_thinking`.")] = (
+        None
+    )
+    template_args: Annotated[dict[str, Any] | None, doc("Further variables for the template.")] = (
+        None
+    )
     add_generation_prompt: Annotated[
         bool | None, doc("End with the opening of the assistant's turn. Default true.")
     ] = None
@@ -60,6 +66,8 @@ class ApplyTemplateParams(Params, kw_only=True, frozen=True):
 class ApplyTemplateResult(Result, kw_only=True):
     """The rendered prompt and its tokens."""
 
-    model: str
-    prompt: str
-    tokens: list[int]
+    model: CanonicalId
+    prompt: Annotated[str, doc("The rendered text, special tokens spelled out.")]
+    tokens: Annotated[
+        list[int], doc("Its ids; the tokenizer adds nothing to what the template wrote.")
+    ]
