@@ -21,8 +21,9 @@ $(STAMP): requirements/dev.txt pyproject.toml
 run: setup
 	$(BIN)/python examples/hello.py
 
+# Two files at a time: most tests wait for processes, and more would wait for each other.
 test: setup node
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) test-go
 
 # With the race detector, which needs a C compiler; then with the Go release before the current one,
@@ -33,7 +34,7 @@ test-go: setup
 	cd clients/go && go test $(RACE) -count=1 ./...
 	cd clients/go/thirdparty && go test -count=1 ./...
 	@if GOTOOLCHAIN=$(GO_PREVIOUS) go version; then \
-		cd clients/go && GOTOOLCHAIN=$(GO_PREVIOUS) go test -count=1 -skip Conformance ./...; \
+		cd clients/go && GOTOOLCHAIN=$(GO_PREVIOUS) go vet ./... && GOTOOLCHAIN=$(GO_PREVIOUS) go test -count=1 -skip Conformance .; \
 	else echo "$(GO_PREVIOUS) cannot be had here: not tested with it"; fi
 
 # What the tests need from npm; `tests/test_clients.py` calls it too.

@@ -17,8 +17,9 @@ const (
 )
 
 // Start spawns an engine, and returns when it has answered the handshake and loaded what
-// Options.Load names. The context is for the start only; [Client.Close] ends the engine, and so does
-// the end of the host, however it comes.
+// Options.Load names. The context is for the start only, and where it ends before that, Start returns
+// when the engine is gone again: at the latest after Options.TermGrace. [Client.Close] ends the engine
+// later, and so does the end of the host, however it comes.
 func Start(ctx context.Context, options Options) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("mlxstdio: start: %w", err)
