@@ -181,6 +181,8 @@ def test_some_transcripts_only(folder: Path) -> None:
         ["--"],
         ["--transcript", "nosuch", "--", "true"],
         ["--folder", "/nowhere", "--transcript", "ping", "--", "true"],
+        ["--folder", "/nowhere", "--", "true"],  # a run of none must not pass
+        ["--no-arguments", "--transcript", "lru", "--", "true"],
         ["--transcript", "ids", "--", "/nowhere/nosuch"],
         ["--nosuch", "--", "true"],
     ],

@@ -11,9 +11,6 @@ import (
 	"time"
 )
 
-// departure is more than an engine that is on its way out is given by its supervisor.
-const departure = 20 * time.Second
-
 var errStays = errors.New("the engine refuses requests, but has not left")
 
 // Client speaks with one engine, or with its successors. All methods may be called from any
@@ -79,7 +76,7 @@ func (c *Client) connection(ctx context.Context, not *conn, unwanted <-chan stru
 		}
 		var stays <-chan time.Time
 		if conn != nil {
-			stays = time.After(departure)
+			stays = time.After(c.departure())
 		}
 		select {
 		case <-changed:
@@ -91,6 +88,11 @@ func (c *Client) connection(ctx context.Context, not *conn, unwanted <-chan stru
 			return nil, context.Canceled
 		}
 	}
+}
+
+// departure is more than an engine that is on its way out is given by its supervisor.
+func (c *Client) departure() time.Duration {
+	return 3*leaveGrace + or(c.options.TermGrace, closeTermGrace) + 2*readGrace
 }
 
 // use puts a connection in the place of another.
@@ -137,10 +139,11 @@ func (c *Client) Server() InitializeResult {
 	return c.server
 }
 
-// Done is closed when the engine is gone and will not be started again.
+// Done is closed when the engine is gone and will not be started again: after Close, after a
+// `shutdown` and `exit` that the host has sent by itself, or because it has left.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err tells why; nil before that, and after a Close that found the engine well.
+// Err tells why; nil before that, and where the host wanted it.
 func (c *Client) Err() error {
 	select {
 	case <-c.done:

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // These tests play the engine themselves, on a stream in memory, where a real one could not be made
@@ -77,80 +76,6 @@ func TestErrorsTellCodeAndData(t *testing.T) {
 	}
 	if _, err = c.Generate(ctx, prompt); !errors.Is(err, Code(7)) || !errors.As(err, &told) || string(told.Data.Raw) != `"text"` {
 		t.Errorf("got %+v", err)
-	}
-}
-
-func TestACancelledContextReturnsAtOnce(t *testing.T) {
-	noLeaks(t)
-	c, p := connect(t, Options{})
-	ctx, cancel := context.WithCancel(limited(t))
-	ended := make(chan error, 1)
-	go func() {
-		_, err := c.Generate(ctx, prompt)
-		ended <- err
-	}()
-	request := p.read()
-	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) { // the engine has said nothing
-		t.Errorf("got %v", err)
-	}
-	told := p.read()
-	if told.Method != "$/cancelRequest" || fmt.Sprint(told.Params["id"]) != string(request.ID) {
-		t.Errorf("sent %+v", told)
-	}
-	// What still comes for it is drained.
-	p.delta(request.ID, 0, "late")
-	p.reply(request.ID, outcome("late"))
-	go func() {
-		next := p.read()
-		if next.Method != "ping" {
-			t.Errorf("sent %+v", next)
-		}
-		p.reply(next.ID, `{}`)
-	}()
-	if err := c.Ping(limited(t)); err != nil {
-		t.Error(err)
-	}
-	if left := c.conn.inFlight(); left != 0 {
-		t.Errorf("%d requests are still in flight", left)
-	}
-}
-
-func TestADeadlineTravels(t *testing.T) {
-	c, p := connect(t, Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-	defer cancel()
-	go c.Generate(ctx, prompt)
-	params := p.read().Params
-	if ms := params["timeoutMs"].(float64); ms <= 0 || ms > 3600_000 || params["stream"] != false {
-		t.Errorf("params: %v", params)
-	}
-	go c.Load(ctx, &LoadParams{Model: "m", TimeoutMs: 5})
-	if ms := p.read().Params["timeoutMs"].(float64); ms != 5 {
-		t.Errorf("timeoutMs: %v", ms)
-	}
-	go c.Unload(context.Background(), &UnloadParams{Model: "m"})
-	if params := p.read().Params; params["timeoutMs"] != nil {
-		t.Errorf("params: %v", params)
-	}
-	far, cancelFar := context.WithDeadline(context.Background(), time.Unix(1<<40, 0))
-	defer cancelFar()
-	go c.Generate(far, prompt)
-	if ms := p.read().Params["timeoutMs"].(float64); ms < 1e12 {
-		t.Errorf("timeoutMs: %v", ms)
-	}
-	if prompt.TimeoutMs != 0 || prompt.Stream != nil {
-		t.Errorf("the host's own params were changed: %+v", prompt)
-	}
-}
-
-func TestADeadlineThatPassesIsOne(t *testing.T) {
-	c, p := connect(t, Options{})
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	go p.read()
-	if _, err := c.Generate(ctx, prompt); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -111,7 +111,8 @@ func replayTranscript(t *testing.T, file string, command []string, folder string
 		}
 		if err := r.take(step); err != nil {
 			stop()
-			t.Fatalf("line %d: %v\nstep: %v", at+2, err, step)
+			_ = process.Wait() // then its log is whole
+			t.Fatalf("line %d: %v\nstep: %v\nstderr: %s", at+2, err, step, log.Bytes())
 		}
 	}
 }

@@ -27,7 +27,7 @@ type conn struct {
 	// Counts what came; a handshake that sees it move is patient.
 	activity atomic.Int64
 
-	// The host has told the engine to shut down.
+	// The host has told the engine to leave, by a `shutdown` or an `exit` of its own.
 	shut atomic.Bool
 
 	// Bytes of a message that the engine accepts; 0 while that is not known.
@@ -96,6 +96,9 @@ func (c *conn) open(ctx context.Context, method string, params any, wanted bool)
 }
 
 func (c *conn) notify(ctx context.Context, method string, params any) error {
+	if method == MethodExit {
+		c.shut.Store(true)
+	}
 	frame, err := c.encode(nil, method, params)
 	if err != nil {
 		return err

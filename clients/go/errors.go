@@ -157,6 +157,11 @@ func lastLine(text string) string {
 	return ""
 }
 
+// inGoodOrder is the end of an engine that was told to leave.
+func (e *ExitError) inGoodOrder() bool {
+	return e.Signal == 0 && (e.Code == 0 || e.Code == 1) && e.Fatal == nil
+}
+
 // Unwrap gives the cause.
 func (e *ExitError) Unwrap() error { return e.Cause }
 

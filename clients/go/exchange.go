@@ -114,8 +114,8 @@ func (x *exchange) next() (*StreamDelta, error) {
 			if err == nil {
 				return nil, nil
 			}
-			if errors.Is(err, CodeCancelled) && x.wasLate() {
-				err = context.DeadlineExceeded // the engine does not know why it was told to stop
+			if why := x.whyLeft(); errors.Is(err, CodeCancelled) && why == context.DeadlineExceeded {
+				err = why // the engine does not know why it was told to stop
 			}
 			if !x.mayRetry(err) {
 				return nil, x.explain(err)
@@ -208,10 +208,14 @@ func (x *exchange) wasCut() bool {
 	return x.cut
 }
 
-func (x *exchange) wasLate() bool {
+// whyLeft is in Go's terms.
+func (x *exchange) whyLeft() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.late
+	if x.late {
+		return context.DeadlineExceeded
+	}
+	return context.Canceled
 }
 
 func (x *exchange) drop() {

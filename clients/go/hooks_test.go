@@ -83,6 +83,29 @@ func TestShutdownIsNotRepeated(t *testing.T) {
 	}
 }
 
+func TestAnEngineThatWasToldToLeaveIsNotStartedAgain(t *testing.T) {
+	for name, restart := range map[string]*Restart{"restart": {Wait: time.Millisecond}, "none": nil} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			c := startFake(t, "", Options{Restart: restart,
+				OnExit: func(exit *ExitError) { t.Errorf("told of %v", exit) }})
+			if err := c.Call(limited(t), MethodShutdown, nil, nil); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Notify(limited(t), MethodExit, nil); err != nil {
+				t.Fatal(err)
+			}
+			<-c.Done()
+			if err := errors.Join(c.Err(), c.Close()); err != nil {
+				t.Error(err)
+			}
+			if err := c.Ping(limited(t)); !errors.Is(err, ErrClosed) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestDoIsForAnyGeneration(t *testing.T) {
 	c := startFake(t, "", Options{})
 	for _, request := range []GenerationRequest{

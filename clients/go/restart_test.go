@@ -260,3 +260,20 @@ func TestWhatCountsAsAFailure(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// How long a start takes, as with a large model to load, is no part of how long the engine has stayed.
+func TestASlowStartIsNotStable(t *testing.T) {
+	noLeaks(t)
+	options := shellEngine("exit 9")
+	options.Cmd.Args[2] = "sleep 0.6; " + options.Cmd.Args[2]
+	options.Restart = &Restart{Wait: time.Millisecond, Attempts: 2, Stable: 500 * time.Millisecond}
+	c := start(t, options)
+	select {
+	case <-c.Done():
+	case <-time.After(patience):
+		t.Fatal("it goes on for ever")
+	}
+	if !strings.Contains(c.Err().Error(), "after 2 starts") {
+		t.Errorf("got %v", c.Err())
+	}
+}

@@ -40,7 +40,7 @@ type engine struct {
 	process *process
 	conn    *conn
 	server  InitializeResult
-	since   time.Time
+	since   time.Time // when it had answered: a load may take longer than Restart.Stable
 }
 
 // leaveGrace is for an engine whose stream has ended: none where it was no protocol.
@@ -62,7 +62,7 @@ func (c *Client) startEngine(ctx context.Context) (*engine, error) {
 		return nil, err
 	}
 	stream := pipes{process.stdout, process.stdin, process}
-	e := &engine{process: process, conn: newConn(stream, c.log, c.notes.add), since: time.Now()}
+	e := &engine{process: process, conn: newConn(stream, c.log, c.notes.add)}
 	go process.watch(e.conn.readDone)
 	if err := c.handshake(ctx, e); err != nil {
 		e.conn.out.close(ErrClosed)
@@ -71,6 +71,7 @@ func (c *Client) startEngine(ctx context.Context) (*engine, error) {
 		e.conn.fail(err)
 		return nil, err
 	}
+	e.since = time.Now()
 	return e, nil
 }
 

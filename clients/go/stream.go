@@ -85,7 +85,7 @@ func (s *Stream) Deltas() iter.Seq2[Delta, error] {
 		}
 		err := s.err
 		if err == nil && s.exchange.wasCut() { // the reply has crossed the cancel; this is not all of the text
-			err = s.exchange.explain(context.Canceled)
+			err = s.exchange.explain(s.exchange.whyLeft())
 		}
 		if err != nil {
 			yield(Delta{}, err)

@@ -12,7 +12,7 @@ func (c *Client) supervise(e *engine) {
 	failures := 0
 	for e != nil {
 		exit := c.await(e)
-		if c.isClosing() {
+		if c.isClosing() || e.conn.shut.Load() && exit.inGoodOrder() {
 			c.end(ErrClosed)
 			return
 		}

@@ -46,6 +46,8 @@ def run(arguments: list[str]) -> int:
         for transcript in transcripts:
             sys.stdout.write(f"{transcript.name}  {' '.join(transcript.clauses)}\n")
         return 0
+    if not transcripts:
+        parser.error("no transcript is left to be tried")
     if not command:
         parser.error("give the program to be tested: conformance -- COMMAND...")
     try:
@@ -101,6 +103,8 @@ def replay_all(
 
 def _chosen(names: list[str] | None, folder: Path) -> list[Transcript]:
     found = all_transcripts(folder)
+    if not found:  # a run of none would pass
+        raise BadTranscript(f"no transcripts are in {folder}")
     if names is None:
         return found
     by_name = {transcript.name: transcript for transcript in found}

@@ -97,6 +97,9 @@ func (c *Completer) ask(ctx context.Context, s *suggestion, prefix, suffix strin
 			s.fail(err)
 			return
 		}
+		if delta.Channel != mlxstdio.ChannelContent {
+			continue // a later engine's reasoning is no part of the text
+		}
 		s.add(delta.Text)
 		if ctx.Err() == nil {
 			c.redraw()

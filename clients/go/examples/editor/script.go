@@ -11,7 +11,6 @@ import (
 
 // step is a line of a script.
 type step struct {
-	line  int
 	verb  string
 	text  string        // of type
 	count int           // of a key
@@ -39,7 +38,6 @@ func readSteps(in io.Reader, steps chan<- step) error {
 			if err != nil {
 				return fmt.Errorf("line %d: %w", line, err)
 			}
-			step.line = line
 			steps <- step
 		}
 		if err == io.EOF {

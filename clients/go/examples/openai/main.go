@@ -37,10 +37,14 @@ type settings struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	if errors.Is(err, flag.ErrHelp) {
+	chosen, err := parse(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
 		return
+	case err != nil: // which the flags have told
+		os.Exit(2)
 	}
+	err = run(ctx, chosen, os.Stdout, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "openai:", err)
 		os.Exit(1)
@@ -48,11 +52,7 @@ func main() {
 }
 
 // run serves until the context ends, or the engine is gone for good.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	chosen, err := parse(args, stderr)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, chosen settings, stdout, stderr io.Writer) error {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	// A port that is taken shall not cost the start of an engine.
 	listener, err := net.Listen("tcp", chosen.addr)

@@ -21,7 +21,7 @@ func serving(t *testing.T, ctx context.Context, script object, flags ...string) 
 	reading, writing := io.Pipe()
 	ended = make(chan error, 1)
 	go func() {
-		err := run(ctx, args, writing, io.Discard)
+		err := runLine(ctx, args, writing)
 		_ = writing.CloseWithError(io.ErrUnexpectedEOF)
 		ended <- err
 	}()
@@ -132,15 +132,24 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// runLine is the program with a command line.
+func runLine(ctx context.Context, args []string, stdout io.Writer) error {
+	chosen, err := parse(args, io.Discard)
+	if err == nil {
+		err = run(ctx, chosen, stdout, io.Discard)
+	}
+	return err
+}
+
 func TestCommandLine(t *testing.T) {
 	ctx := context.Background()
-	if err := run(ctx, []string{"-nonsense"}, io.Discard, io.Discard); err == nil {
+	if err := runLine(ctx, []string{"-nonsense"}, io.Discard); err == nil {
 		t.Error("an unknown flag was taken")
 	}
-	if err := run(ctx, []string{"-addr", "127.0.0.1:0", "-engine", "/no/such"}, io.Discard, io.Discard); err == nil {
+	if err := runLine(ctx, []string{"-addr", "127.0.0.1:0", "-engine", "/no/such"}, io.Discard); err == nil {
 		t.Error("an engine that is not there was started")
 	}
-	if err := run(ctx, []string{"-addr", "no address"}, io.Discard, io.Discard); err == nil {
+	if err := runLine(ctx, []string{"-addr", "no address"}, io.Discard); err == nil {
 		t.Error("no address is one")
 	}
 }

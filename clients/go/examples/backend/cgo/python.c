@@ -43,8 +43,10 @@ char *python_start(const char *program, const char *glue) {
 	if (!PyStatus_Exception(status))
 		status = Py_InitializeFromConfig(&config);
 	PyConfig_Clear(&config);
-	if (PyStatus_Exception(status))
-		return failed(status.err_msg != NULL ? status.err_msg : "Python does not start");
+	if (PyStatus_Exception(status)) { // there may be no Python that could be asked for its exception
+		const char *what = status.err_msg != NULL ? status.err_msg : "Python does not start";
+		return copy(what, strlen(what));
+	}
 	char *error = run_glue(glue);
 	PyEval_SaveThread(); // threads of the libraries may have the lock between two calls
 	return error;
