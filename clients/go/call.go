@@ -72,7 +72,7 @@ func (c *call) addDelta(delta StreamDelta) {
 		}
 		c.deltas = append(c.deltas, delta)
 	}
-	c.signal()
+	poke(c.wake)
 }
 
 // settleTail writes the joined text into the delta that it belongs to.
@@ -95,14 +95,7 @@ func (c *call) addProgress(progress Progress) {
 	} else {
 		c.progress = append(c.progress, progress)
 	}
-	c.signal()
-}
-
-func (c *call) signal() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	poke(c.wake)
 }
 
 // next takes what came first: progress comes before the text that it is about.
@@ -138,14 +131,7 @@ func (c *call) ended() (json.RawMessage, error) {
 }
 
 // hasEnded tells whether the terminal reply is there.
-func (c *call) hasEnded() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
+func (c *call) hasEnded() bool { return isClosed(c.done) }
 
 // hasSpoken tells whether a delta has come.
 func (c *call) hasSpoken() bool {

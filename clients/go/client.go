@@ -92,7 +92,7 @@ func (c *Client) connection(ctx context.Context, not *conn, unwanted <-chan stru
 
 // departure is more than an engine that is on its way out is given by its supervisor.
 func (c *Client) departure() time.Duration {
-	return 3*leaveGrace + or(c.options.TermGrace, closeTermGrace) + 2*readGrace
+	return 3*leaveGrace + c.options.termGrace() + 2*readGrace
 }
 
 // use puts a connection in the place of another.
@@ -123,14 +123,7 @@ func (c *Client) announce() {
 	c.changed = make(chan struct{})
 }
 
-func (c *Client) isClosing() bool {
-	select {
-	case <-c.closing:
-		return true
-	default:
-		return false
-	}
-}
+func (c *Client) isClosing() bool { return isClosed(c.closing) }
 
 // Server is what the engine said in the handshake; zero before one.
 func (c *Client) Server() InitializeResult {
@@ -145,9 +138,7 @@ func (c *Client) Done() <-chan struct{} { return c.done }
 
 // Err tells why; nil before that, and where the host wanted it.
 func (c *Client) Err() error {
-	select {
-	case <-c.done:
-	default:
+	if !isClosed(c.done) {
 		return nil
 	}
 	c.mu.Lock()

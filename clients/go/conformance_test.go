@@ -51,15 +51,7 @@ func conformanceCommand(t *testing.T) (command []string, folder string) {
 	if given := os.Getenv("MLX_STDIO_COMMAND"); given != "" {
 		return strings.Fields(given), ""
 	}
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	python := filepath.Join(root, ".venv", "bin", "python")
-	if _, err := os.Stat(python); err != nil {
-		t.Skipf("no engine: %s is not there (`make setup` makes it), and MLX_STDIO_COMMAND is not set", python)
-	}
-	return []string{python, "-m", "mlx_stdio", "fake"}, root
+	return append(checkoutEngine(t), "fake"), "../.."
 }
 
 type replay struct {

@@ -85,20 +85,26 @@ func TestRealMessagesRoundTrip(t *testing.T) {
 }
 
 // realEngine is the command of $MLX_STDIO_COMMAND, or the engine of this checkout.
-func realEngine(t *testing.T, options ...string) *exec.Cmd {
+func realEngine(t testing.TB, options ...string) *exec.Cmd {
 	t.Helper()
 	command := strings.Fields(os.Getenv("MLX_STDIO_COMMAND"))
 	if len(command) == 0 {
-		python, err := filepath.Abs("../../.venv/bin/python")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := os.Stat(python); err != nil {
-			t.Skip("no engine: run `make setup`, or set MLX_STDIO_COMMAND")
-		}
-		command = []string{python, "-m", "mlx_stdio"}
+		command = checkoutEngine(t)
 	}
 	engine := exec.Command(command[0], append(command[1:], options...)...)
 	engine.Dir = "../.."
 	return engine
+}
+
+// checkoutEngine is the command of the engine of this checkout; it is to be run at its root.
+func checkoutEngine(t testing.TB) []string {
+	t.Helper()
+	python, err := filepath.Abs("../../.venv/bin/python")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(python); err != nil {
+		t.Skip("no engine: run `make setup`, or set MLX_STDIO_COMMAND")
+	}
+	return []string{python, "-m", "mlx_stdio"}
 }

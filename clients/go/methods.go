@@ -162,25 +162,25 @@ func finished[R any](x *exchange) (*R, error) {
 }
 
 func (p *GenerateParams) generation() (string, func(bool, int64) any) {
-	return MethodGenerate, func(stream bool, ms int64) any {
-		copied := *p
-		copied.adapt(stream, ms)
-		return &copied
-	}
+	return MethodGenerate, adapted(p)
 }
 
 func (p *ChatParams) generation() (string, func(bool, int64) any) {
-	return MethodChat, func(stream bool, ms int64) any {
-		copied := *p
-		copied.adapt(stream, ms)
-		return &copied
-	}
+	return MethodChat, adapted(p)
 }
 
 func (p *InfillParams) generation() (string, func(bool, int64) any) {
-	return MethodInfill, func(stream bool, ms int64) any {
-		copied := *p
-		copied.adapt(stream, ms)
+	return MethodInfill, adapted(p)
+}
+
+// adapted makes the params of an attempt out of a copy of the host's.
+func adapted[P any, Q interface {
+	*P
+	adapt(stream bool, ms int64)
+}](params Q) func(bool, int64) any {
+	return func(stream bool, ms int64) any {
+		copied := *params
+		Q(&copied).adapt(stream, ms)
 		return &copied
 	}
 }

@@ -35,10 +35,7 @@ func (n *notes) add(method string, params json.RawMessage) {
 	n.mu.Lock()
 	n.waiting = append(n.waiting, note{method, params})
 	n.mu.Unlock()
-	select {
-	case n.wake <- struct{}{}:
-	default:
-	}
+	poke(n.wake)
 }
 
 func (n *notes) run(done <-chan struct{}) {

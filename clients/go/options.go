@@ -99,6 +99,10 @@ func (r *Restart) wait(failures int) time.Duration {
 	return min(wait, most)
 }
 
+func (o Options) grace() time.Duration { return or(o.Grace, 5*time.Second) }
+
+func (o Options) termGrace() time.Duration { return or(o.TermGrace, 2*time.Second) }
+
 func (o Options) log() *slog.Logger {
 	if o.Logger == nil {
 		return slog.New(slog.DiscardHandler)

@@ -60,7 +60,7 @@ func (o *outbox) putNow(frame []byte) {
 func (o *outbox) add(frame []byte) {
 	o.frames = append(o.frames, frame)
 	o.size += len(frame)
-	o.signal()
+	poke(o.wake)
 }
 
 // close takes no more; what is there is still written.
@@ -70,14 +70,7 @@ func (o *outbox) close(reason error) {
 	if o.closed == nil {
 		o.closed = reason
 		o.freshRoom()
-		o.signal()
-	}
-}
-
-func (o *outbox) signal() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
+		poke(o.wake)
 	}
 }
 

@@ -8,10 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -135,12 +133,8 @@ func BenchmarkOverheadOfAToken(b *testing.B) {
 }
 
 func BenchmarkOverheadOfARequest(b *testing.B) {
-	words := strings.Fields(os.Getenv("MLX_STDIO_COMMAND"))
-	if len(words) == 0 {
-		words = []string{"../../.venv/bin/python", "-m", "mlx_stdio"}
-	}
 	ctx := context.Background()
-	engine := exec.Command(words[0], words[1:]...)
+	engine := realEngine(b)
 	to, _ := engine.StdinPipe()
 	from, _ := engine.StdoutPipe()
 	if err := engine.Start(); err != nil {
@@ -148,7 +142,7 @@ func BenchmarkOverheadOfARequest(b *testing.B) {
 	}
 	defer engine.Wait()
 	defer to.Close()
-	c, err := Start(ctx, Options{Cmd: exec.Command(words[0], words[1:]...)})
+	c, err := Start(ctx, Options{Cmd: realEngine(b)})
 	if err != nil {
 		b.Skip(err)
 	}

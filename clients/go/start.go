@@ -9,8 +9,6 @@ import (
 
 const (
 	handshakeTimeout = 10 * time.Second
-	closeGrace       = 5 * time.Second
-	closeTermGrace   = 2 * time.Second
 
 	// An engine whose stream has ended is given so long to leave by itself.
 	leaveGrace = 2 * time.Second
@@ -46,12 +44,8 @@ type engine struct {
 // leaveGrace is for an engine whose stream has ended: none where it was no protocol.
 func (e *engine) leaveGrace() time.Duration {
 	var broken *streamError
-	select {
-	case <-e.conn.readDone:
-		if errors.As(e.conn.readError, &broken) {
-			return 0
-		}
-	default:
+	if isClosed(e.conn.readDone) && errors.As(e.conn.readError, &broken) {
+		return 0
 	}
 	return leaveGrace
 }
@@ -66,7 +60,7 @@ func (c *Client) startEngine(ctx context.Context) (*engine, error) {
 	go process.watch(e.conn.readDone)
 	if err := c.handshake(ctx, e); err != nil {
 		e.conn.out.close(ErrClosed)
-		process.stop(0, or(c.options.TermGrace, closeTermGrace))
+		process.stop(0, c.options.termGrace())
 		<-process.gone
 		e.conn.fail(err)
 		return nil, err
@@ -120,10 +114,7 @@ func (c *Client) watchStart(ctx context.Context, e *engine, cancel context.Cance
 			cancel(ErrClosed)
 			return
 		case <-e.conn.readDone: // it has left, or wrote what is no message
-			e.conn.out.close(errEnded)
-			e.process.stop(e.leaveGrace(), or(c.options.TermGrace, closeTermGrace))
-			<-e.process.gone
-			cancel(e.process.exit(e.conn))
+			cancel(c.seeOff(e))
 			return
 		case <-ticker.C:
 		}
@@ -201,12 +192,12 @@ func (c *Client) Close() error {
 		conn.out.close(ErrClosed)
 	}
 	if process != nil {
-		process.stop(or(c.options.Grace, closeGrace), or(c.options.TermGrace, closeTermGrace))
+		process.stop(c.options.grace(), c.options.termGrace())
 	}
 	if process == nil && conn != nil {
 		select { // the other end may answer what is in flight
 		case <-c.done:
-		case <-time.After(or(c.options.Grace, closeGrace)):
+		case <-time.After(c.options.grace()):
 			_ = conn.stream.Close()
 		}
 	}

@@ -48,11 +48,17 @@ func (c *Client) await(e *engine) *ExitError {
 		case <-time.After(leaveGrace):
 		}
 	}
-	// Closing or not: an engine that says nothing any more, or not the protocol, is of no use.
-	e.conn.out.close(errEnded)
-	if !c.isClosing() {
-		e.process.stop(e.leaveGrace(), or(c.options.TermGrace, closeTermGrace))
+	if c.isClosing() { // Close sees to it
+		<-e.process.gone
+		return e.process.exit(e.conn)
 	}
+	return c.seeOff(e)
+}
+
+// seeOff ends an engine of which nothing more can be had.
+func (c *Client) seeOff(e *engine) *ExitError {
+	e.conn.out.close(errEnded)
+	e.process.stop(e.leaveGrace(), c.options.termGrace())
 	<-e.process.gone
 	return e.process.exit(e.conn)
 }
@@ -87,7 +93,7 @@ func (c *Client) restart(exit *ExitError, failures *int) *engine {
 			c.use(e.conn, e.process, e.server)
 			if c.isClosing() { // Close may have looked before there was something to close
 				e.conn.out.close(ErrClosed)
-				e.process.stop(0, or(c.options.TermGrace, closeTermGrace))
+				e.process.stop(0, c.options.termGrace())
 			}
 			c.tellRestart(*failures, nil)
 			return e

@@ -5,9 +5,11 @@ A job that waits for room holds back those behind it that could take the room.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from msgspec import Struct, field
 
-from mlx_stdio.engine.job import GenerateJob, Job, UnloadJob
+from mlx_stdio.engine.job import GenerateJob, Job, Sink, UnloadJob
 from mlx_stdio.models.card import Card
 
 
@@ -68,7 +70,18 @@ def readiness(job: Job) -> int:
     return (job.card is not None) + draft_known + (job.prompt is not None)
 
 
-def tell_place(job: Job, place: int) -> None:
+class Waiting(Protocol):
+    """Whoever is told its place; 0 before it was."""
+
+    first_place: int
+    place: int
+
+    @property
+    def sink(self) -> Sink:
+        """Where it is told."""
+
+
+def tell_place(job: Waiting, place: int) -> None:
     """Report the place in the queue: the first one, and then each gain of a quarter."""
     if job.first_place == 0:
         job.first_place = job.place = place

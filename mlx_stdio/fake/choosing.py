@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from mlx_stdio.protocol.generation import Generation
+from mlx_stdio.session.prepare import DEFAULT_REPETITION_CONTEXT
 
 _LOGIT: Final = 30.0
-_CONTEXT: Final = 20
 
 
 def choose(expected: int, params: Generation, prompt: Sequence[int], said: Sequence[int]) -> int:
@@ -25,8 +25,8 @@ def choose(expected: int, params: Generation, prompt: Sequence[int], said: Seque
     bias = params.logit_bias
     if not bias:
         return expected
-    recent = [*prompt[-(params.repetition_context or _CONTEXT) :], *said]
-    recent = recent[-(params.repetition_context or _CONTEXT) :]
+    context = params.repetition_context or DEFAULT_REPETITION_CONTEXT
+    recent = [*prompt[-context:], *said][-context:]
     logits = {expected: _LOGIT, **{token: 0.0 for token in bias if token != expected}}
     for token, logit in logits.items():
         logits[token] = _penalised(logit + bias.get(token, 0.0), recent.count(token), params)

@@ -13,11 +13,12 @@ import itertools
 from bisect import insort
 from typing import Final
 
+from mlx_stdio.engine.queue import tell_place
 from mlx_stdio.fake.stage import Work
+from mlx_stdio.session.prepare import RANKS
 from mlx_stdio.session.request import GenerationRequest
 
-_RANKS: Final = {"interactive": 0, "normal": 1, "background": 2}
-_BACKGROUND: Final = 2
+_BACKGROUND: Final = RANKS["background"]
 _LOOK_SECONDS: Final = 0.002
 
 
@@ -35,16 +36,12 @@ class Ticket:
         self.number = number
         self.model = ""
         self.length = 0
-        self._first = self._told = 0
+        self.first_place = self.place = 0
 
-    def tell(self, place: int) -> None:
-        """Report the place in the queue: the first one, and then each gain of a quarter."""
-        if self._first == 0:
-            self._first = self._told = place
-            self.request.progress("queued", 0, place, "requests")
-        elif place <= self._told - max(1, self._told // 4):
-            self._told = place
-            self.request.progress("queued", self._first - place, self._first, "requests")
+    @property
+    def sink(self) -> GenerationRequest:
+        """Who is told its place."""
+        return self.request
 
 
 class Places:
@@ -68,7 +65,7 @@ class Places:
         Args:
             length: of its prompt.
         """
-        ticket = Ticket(request, _RANKS[priority or "normal"], next(self._numbers))
+        ticket = Ticket(request, RANKS[priority], next(self._numbers))
         ticket.model, ticket.length = request.model, length
         insort(self._waiting, ticket, key=lambda one: (one.rank, one.number))
         return ticket
@@ -80,7 +77,7 @@ class Places:
                 self._waiting.remove(ticket)
                 self._running.append(ticket)
                 return
-            ticket.tell(self._waiting.index(ticket) + 1)
+            tell_place(ticket, self._waiting.index(ticket) + 1)
             yield _LOOK_SECONDS
 
     def turn(self, ticket: Ticket) -> Work:

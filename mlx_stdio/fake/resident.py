@@ -7,14 +7,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from mlx_stdio.kv.prefix import USEFUL
+from mlx_stdio.kv.tokens import common, pack
 from mlx_stdio.models.card import Card
 from mlx_stdio.protocol.models import ModelState, State
 from mlx_stdio.text.model import TextModel
 
 _PROMPTS: Final = 32
 """Of so many texts a model knows that it has read them."""
-_USEFUL: Final = 8
-"""Tokens; a shorter prefix is read again, as in the engine's `kv/prefix.py`."""
 
 
 class Model:
@@ -79,10 +79,6 @@ class Model:
     def cached(self, tokens: Sequence[int]) -> int:
         """How many tokens of a prompt would be found in the prefix cache; one is always read."""
         most = len(tokens) - 1
-        found = max((_common(tokens, known) for known in self.known), default=0)
-        return min(found, most) if found >= _USEFUL else 0
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+        asked = pack(tokens)
+        found = max((common(asked, pack(known)) for known in self.known), default=0)
+        return min(found, most) if found >= USEFUL else 0

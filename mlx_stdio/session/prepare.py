@@ -22,6 +22,7 @@ from mlx_stdio.text.stream import TextStream
 
 DEFAULT_MAX_TOKENS: Final = 512
 DEFAULT_DRAFT_TOKENS: Final = 4
+DEFAULT_REPETITION_CONTEXT: Final = 20
 _MOST_BORDERS: Final = 8
 RANKS: Final[dict[str | None, Rank]] = {"interactive": 0, "normal": 1, None: 1, "background": 2}
 
@@ -81,7 +82,7 @@ def sampling_of(params: Generation, card: Card) -> Sampling:
         raise invalid_params("$.logitBias", "a negative token id")
     return Sampling(
         **values,
-        penalty_context=params.repetition_context or 20,
+        penalty_context=params.repetition_context or DEFAULT_REPETITION_CONTEXT,
         logit_bias=params.logit_bias or {},
         seed=int.from_bytes(os.urandom(4)) if params.seed is None else params.seed,
         logprobs=params.logprobs,

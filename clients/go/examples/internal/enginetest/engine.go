@@ -26,10 +26,19 @@ func Root() string {
 // Real is the command of an engine: that of $MLX_STDIO_COMMAND, or of this checkout.
 func Real(t testing.TB, options ...string) []string {
 	t.Helper()
-	if given := strings.Fields(os.Getenv(Variable)); len(given) > 0 {
-		return append(given, options...)
+	command, ok := Lookup()
+	if !ok {
+		skip(t)
 	}
-	return append(checkout(t), options...)
+	return append(command, options...)
+}
+
+// Lookup is the same where there is no test to be skipped.
+func Lookup() (command []string, ok bool) {
+	if given := strings.Fields(os.Getenv(Variable)); len(given) > 0 {
+		return given, true
+	}
+	return checkout()
 }
 
 // Fake is the command of a fake engine with a script; see docs/fake.md.
@@ -39,16 +48,22 @@ func Fake(t testing.TB, script string, options ...string) []string {
 	if err := os.WriteFile(file, []byte(script), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return append(append(checkout(t), "fake", "--script", file), options...)
+	command, ok := checkout()
+	if !ok {
+		skip(t)
+	}
+	return append(append(command, "fake", "--script", file), options...)
 }
 
-func checkout(t testing.TB) []string {
-	t.Helper()
+func checkout() (command []string, ok bool) {
 	python := filepath.Join(Root(), ".venv", "bin", "python")
-	if _, err := os.Stat(python); err != nil {
-		t.Skipf("no engine: run `make setup`, or set %s", Variable)
-	}
-	return []string{python, "-m", "mlx_stdio"}
+	_, err := os.Stat(python)
+	return []string{python, "-m", "mlx_stdio"}, err == nil
+}
+
+func skip(t testing.TB) {
+	t.Helper()
+	t.Skipf("no engine: run `make setup`, or set %s", Variable)
 }
 
 // Eventually waits until something holds.
