@@ -191,3 +191,22 @@ def test_what_comes_in_any_order_may_end_it(tmp_path: Path) -> None:
     assert run(tmp_path, PROGRAM, *steps).returncode == 0
     del steps[1]["orEnd"]
     assert run(tmp_path, PROGRAM, *steps).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "good"), [('"id": 3', True), ('"id": 1', False), ('"id": 9', False)]
+)
+def test_what_is_in_flight_at_an_early_end_may_go_on(more: str, good: bool, tmp_path: Path) -> None:
+    """The third request is answered after what ended the transcript; the first had its reply."""
+    steps = [
+        {"send": PING, "times": 3},
+        {"expect": {**PONG, "id": 1}},
+        {"expect": {"$absent": True}, "orEnd": {**PONG, "id": 2}},
+    ]
+    program = (
+        PROGRAM.replace('    say({"id"', '    if request["id"] == 3: break\n    say({"id"')
+        + f'sys.stdin.read()\nsay({{{more}, "result": {{}}}})\n'
+    )
+    done = run(tmp_path, program, *steps)
+    assert (done.returncode == 0) == good, done.stdout
+    assert good or "not in flight" in done.stdout

@@ -69,6 +69,11 @@ def files(kept: Path) -> list[Path]:
     return sorted(kept.glob("*.safetensors")) if kept.is_dir() else []
 
 
+def entries(kept: Path) -> set[str]:
+    """All there is in the folder, half a file included."""
+    return set(os.listdir(kept)) if kept.is_dir() else set()
+
+
 def saved(host: Host, kept: Path, count: int = 1) -> None:
     """Wait until an idle engine has written so many files."""
     wait_until(lambda: len(files(kept)) >= count)
@@ -139,28 +144,37 @@ def test_what_an_idle_engine_has_written_survives_a_kill(spawn: Spawn, kept: Pat
     assert stat.S_IMODE(files(kept)[0].stat().st_mode) == 0o600
 
 
-def test_a_kill_at_any_time_leaves_whole_files(spawn: Spawn, kept: Path) -> None:
-    chance = random.Random(4)
-    end = time.monotonic() + 6
-    rounds = found = 0
-    prompts: list[list[int]] = []
-    while rounds < 2 or (time.monotonic() < end and rounds < 6):
+@pytest.mark.parametrize("moment", ["answered", "begun", "whole"])
+def test_a_kill_at_any_time_leaves_whole_files(spawn: Spawn, kept: Path, moment: str) -> None:
+    """Killed before it writes, as soon as a file begins, or when the first of three is whole."""
+    chance = random.Random(moment)
+    for _ in range(2):
+        prompts = [some_tokens(chance.random(), 600) for _ in range(3)]
+        names, whole = entries(kept), len(files(kept))
         host = spawn("--log-level", "warning")
-        for prompt in prompts[-3:]:
-            cached, tokens = ask(host, prompt, model="large")
-            found += cached > 0
-            assert tokens == ask(host, prompt, model="large", cachePrompt=False)[1]
-        for _ in range(3):
-            prompts.append(some_tokens(chance.random(), 1000))
-            ask(host, prompts[-1], model="large", maxTokens=1)
-        time.sleep(chance.random() * 0.05)
+        for prompt in prompts:
+            ask(host, prompt, model="large", maxTokens=1)
+        if moment == "begun":
+            wait_until(lambda names=names: entries(kept) - names)
+        elif moment == "whole":
+            saved(host, kept, whole + 1)
+        time.sleep(chance.random() * 0.005)
         host.process.kill()
         host.wait()
         host.close()
         assert warnings(host) == []
-        rounds += 1
-    assert found > 0
-    assert ask(spawn(), prompts[0], model="large")[0] in (0, 999)
+        second = spawn("--log-level", "warning")
+        found = 0
+        for prompt in prompts:
+            cached, tokens = ask(second, prompt, model="large")
+            assert cached in (0, 599)
+            found += cached > 0
+            assert tokens == ask(second, prompt, model="large", cachePrompt=False)[1]
+        assert found > 0 or moment != "whole"
+        second.process.kill()
+        second.wait()
+        second.close()
+        assert warnings(second) == []
 
 
 def test_other_weights_under_the_same_name_are_another_model(
