@@ -42,7 +42,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "two tokens": {"maxTokens": 2},
     "three tokens": {"maxTokens": 3},
     "one at once": {"numDraftTokens": 1, "prompt": REPETITIVE},
-    "many at once": {"numDraftTokens": 64, "prompt": REPETITIVE, "maxTokens": 100},
+    "many at once": {"numDraftTokens": 64, "prompt": REPETITIVE, "maxTokens": 40},
     "a prompt of one token": {"prompt": [65]},
     "a prompt of two": {"prompt": [65, 65]},
     "the context's end": {"prompt": [66, 67, 68] * 681, "maxTokens": 40},
