@@ -198,7 +198,7 @@ def test_what_comes_in_any_order_may_end_it(tmp_path: Path) -> None:
 )
 def test_what_is_in_flight_at_an_early_end_may_go_on(more: str, good: bool, tmp_path: Path) -> None:
     """The third request is answered after what ended the transcript; the first had its reply."""
-    steps = [
+    steps: list[dict[str, Any]] = [
         {"send": PING, "times": 3},
         {"expect": {**PONG, "id": 1}},
         {"expect": {"$absent": True}, "orEnd": {**PONG, "id": 2}},

@@ -4,6 +4,7 @@ nothing in the folder can do it harm.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -69,9 +70,14 @@ def files(kept: Path) -> list[Path]:
     return sorted(kept.glob("*.safetensors")) if kept.is_dir() else []
 
 
-def entries(kept: Path) -> set[str]:
+def entries(kept: Path) -> set[Path]:
     """All there is in the folder, half a file included."""
-    return set(os.listdir(kept)) if kept.is_dir() else set()
+    return set(kept.iterdir()) if kept.is_dir() else set()
+
+
+def grown(kept: Path, before: set[Path]) -> bool:
+    """Whether the folder has something that it had not."""
+    return not entries(kept) <= before
 
 
 def saved(host: Host, kept: Path, count: int = 1) -> None:
@@ -150,12 +156,12 @@ def test_a_kill_at_any_time_leaves_whole_files(spawn: Spawn, kept: Path, moment:
     chance = random.Random(moment)
     for _ in range(2):
         prompts = [some_tokens(chance.random(), 600) for _ in range(3)]
-        names, whole = entries(kept), len(files(kept))
+        before, whole = entries(kept), len(files(kept))
         host = spawn("--log-level", "warning")
         for prompt in prompts:
             ask(host, prompt, model="large", maxTokens=1)
         if moment == "begun":
-            wait_until(lambda names=names: entries(kept) - names)
+            wait_until(functools.partial(grown, kept, before))
         elif moment == "whole":
             saved(host, kept, whole + 1)
         time.sleep(chance.random() * 0.005)

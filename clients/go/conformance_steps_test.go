@@ -206,5 +206,6 @@ func (r *replay) expectExit(code any) error {
 
 func isNoise(message any) bool {
 	object, ok := message.(map[string]any)
-	return ok && atAnyTime[object["method"]]
+	method, named := object["method"].(string)
+	return ok && named && !askedFor[method]
 }

@@ -28,7 +28,8 @@ const (
 )
 
 // What may come at any time, and is passed over where it is not asked for.
-var atAnyTime = map[any]bool{"$/progress": true, "models/changed": true}
+// Other notifications, also such as were added later, are passed over where no step asks for them.
+var askedFor = map[string]bool{"stream/delta": true, "engine/fatal": true}
 
 var signals = map[string]os.Signal{"SIGTERM": syscall.SIGTERM, "SIGINT": syscall.SIGINT}
 

@@ -13,7 +13,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from mlx_stdio.conformance.replay import Failure, Replay
+from mlx_stdio.conformance.replay import Replay
 from mlx_stdio.conformance.report import Outcome, as_json, table
 from mlx_stdio.conformance.transcript import (
     FOLDER,
@@ -85,13 +85,15 @@ def replay_all(
                 return
             started = time.monotonic()
             try:
-                failure: Failure | None = Replay(transcripts[at], command, seconds).run()
+                replay = Replay(transcripts[at], command, seconds)
+                failure = replay.run()
             except Exception as error:  # noqa: BLE001 - raised again below
                 errors.append(error)
                 return
-            done[at] = Outcome(transcripts[at], failure, time.monotonic() - started)
+            seconds_taken = time.monotonic() - started
+            done[at] = Outcome(transcripts[at], failure, seconds_taken, replay.cut_short)
 
-    threads = [threading.Thread(target=work) for _ in range(max(1, jobs))]
+    threads = [threading.Thread(target=work) for _ in range(jobs)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -111,6 +113,13 @@ def _chosen(names: list[str] | None, folder: Path) -> list[Transcript]:
     if unknown := [name for name in names if name not in by_name]:
         raise BadTranscript(f"no transcript is named {unknown[0]!r}")
     return [by_name[name] for name in names]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
 
 
 def _parser() -> ArgumentParser:
@@ -133,7 +142,7 @@ def _parser() -> ArgumentParser:
         metavar="SECONDS",
         help="what each transcript is given (60)",
     )
-    add("--jobs", type=int, default=1, metavar="N", help="transcripts side by side (1)")
+    add("--jobs", type=_positive, default=1, metavar="N", help="transcripts side by side (1)")
     add(
         "--no-arguments",
         action="store_true",

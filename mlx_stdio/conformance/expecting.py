@@ -1,7 +1,8 @@
 """What a program says, held against what a transcript expects of it.
 
-`$/progress` and `models/changed` may come at any time, so they are passed over where a step does
-not ask for them.
+Notifications may come at any time, also such as were added to the protocol since a transcript was
+written (5.10). They are passed over where a step does not ask for them, but for a stream's text and
+the word of a fault.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from mlx_stdio.conformance.ledger import Broken, Ledger
 from mlx_stdio.conformance.matching import Bindings, Mismatch, fill, match
 from mlx_stdio.conformance.peer import NotAMessage, Peer
 
-_AT_ANY_TIME: Final = frozenset({"$/progress", "models/changed"})
+_ASKED_FOR: Final = frozenset({"stream/delta", "engine/fatal"})
 
 
 class Failed(Exception):  # noqa: N818 - an outcome
@@ -22,6 +23,10 @@ class Failed(Exception):  # noqa: N818 - an outcome
         super().__init__(reason)
         self.reason = reason
         self.came = came
+
+
+class StreamEnded(Failed):
+    """Nothing can come any more."""
 
 
 class _Many:
@@ -102,9 +107,11 @@ class Expecting:
                 reasons.append(reason)
             else:
                 for some in many:
-                    if self.fits(some.pattern, message) is None:
+                    reason = self.fits(some.pattern, message)
+                    if reason is None:
                         some.count += 1
                         break
+                    reasons.append(reason)
                 else:
                     if not _is_noise(message):
                         raise Failed("; or ".join(reasons), message)
@@ -135,7 +142,7 @@ class Expecting:
         """The next message, looked at but not passed."""
         message = self._peer.peek()
         if message is None:
-            raise Failed("the stream has ended")
+            raise StreamEnded("the stream has ended")
         if isinstance(message, NotAMessage):
             raise Failed(message.reason, message.data.decode(errors="replace"))
         return message
@@ -173,4 +180,5 @@ def _is_many(pattern: Any) -> bool:
 
 
 def _is_noise(message: Any) -> bool:
-    return isinstance(message, dict) and message.get("method") in _AT_ANY_TIME
+    method = message.get("method") if isinstance(message, dict) else None
+    return isinstance(method, str) and method not in _ASKED_FOR

@@ -7,6 +7,7 @@ only member begins with `$`. Names that a pattern binds are there only when all 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -82,7 +83,7 @@ def _match(pattern: Any, value: Any, path: str, bindings: Bindings) -> None:
         for at, part in enumerate(pattern):
             _match(part, value[at], f"{path}[{at}]", bindings)
     elif value is ABSENT or not _equal(pattern, value):
-        raise _wrong(path, repr(pattern), value)
+        raise _wrong(path, _spelt(pattern), value)
 
 
 def _match_object(pattern: dict[str, Any], value: Any, path: str, bindings: Bindings) -> None:
@@ -109,7 +110,7 @@ def _type(name: str, value: Any, path: str, _: Bindings) -> None:
 
 def _regex(expression: str, value: Any, path: str, _: Bindings) -> None:
     if not isinstance(value, str) or re.search(expression, value) is None:
-        raise _wrong(path, f"a string with {expression!r}", value)
+        raise _wrong(path, f"a string with {_spelt(expression)}", value)
 
 
 def _number(kind: str) -> Callable[[dict[str, float], Any, str, Bindings], None]:
@@ -140,13 +141,13 @@ def _bind(name: str, value: Any, path: str, bindings: Bindings) -> None:
 def _ref(name: str, value: Any, path: str, bindings: Bindings) -> None:
     bound = bindings.names.get(name, ABSENT)
     if bound is ABSENT or value is ABSENT or not _equal(bound, value):
-        raise _wrong(path, f"`{name}`, which is {bound!r}", value)
+        raise _wrong(path, f"`{name}`, which is {_spelt(bound)}", value)
 
 
 def _deltas(request_id: Any, value: Any, path: str, bindings: Bindings) -> None:
     text = bindings.deltas.get(request_id, "")
     if value != text:
-        raise _wrong(path, f"the text that was streamed, {text!r}", value)
+        raise _wrong(path, f"the text that was streamed, {_spelt(text)}", value)
 
 
 def _all(patterns: list[Any], value: Any, path: str, bindings: Bindings) -> None:
@@ -163,7 +164,7 @@ def _one_of(patterns: list[Any], value: Any, path: str, bindings: Bindings) -> N
             bindings.names = before
         else:
             return
-    raise _wrong(path, f"one of {patterns!r}", value)
+    raise _wrong(path, f"one of {_spelt(patterns)}", value)
 
 
 def _each(pattern: Any, value: Any, path: str, bindings: Bindings) -> None:
@@ -202,7 +203,7 @@ def _one_of_values(pattern: Any, values: list[Any], path: str, bindings: Binding
             bindings.names = before
         else:
             return at
-    raise _wrong(path, f"an array with {pattern!r}", values)
+    raise _wrong(path, f"an array with {_spelt(pattern)}", values)
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -217,9 +218,16 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 def _wrong(path: str, wanted: str, value: Any) -> Mismatch:
-    came = "nothing is there" if value is ABSENT else repr(value)
-    came = came if len(came) <= 200 else f"{came[:200]}…"
+    came = "nothing is there" if value is ABSENT else f"{_spelt(value)} came"
     return Mismatch(f"{path}: expected {wanted}; {came}")
+
+
+def _spelt(value: Any) -> str:
+    """As JSON, and not at length."""
+    if value is ABSENT:
+        return "nothing"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 _MATCHERS: Final[dict[str, Callable[[Any, Any, str, Bindings], None]]] = {

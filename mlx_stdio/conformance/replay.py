@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from mlx_stdio.conformance.expecting import Expecting, Failed
+from mlx_stdio.conformance.expecting import Expecting, Failed, StreamEnded
 from mlx_stdio.conformance.folders import made
 from mlx_stdio.conformance.matching import Bindings, Mismatch, fill
 from mlx_stdio.conformance.peer import Peer, Stalled
@@ -44,13 +44,18 @@ class Failure(NamedTuple):
 
 
 class Replay:
-    """One transcript and one process."""
+    """One transcript and one process.
+
+    Attributes:
+        cut_short: the program has answered that it cannot do what the rest is about.
+    """
 
     def __init__(self, transcript: Transcript, command: list[str], seconds: float) -> None:
         self._transcript = transcript
         self._command = command
         self._seconds = seconds
         self._ended = False
+        self.cut_short = False
         self._peer: Peer
         self._expecting: Expecting
 
@@ -84,6 +89,9 @@ class Replay:
     def _try(self, step: Step) -> Failure | None:
         try:
             self._take(step)
+            self.cut_short = self._expecting.cut_short
+        except StreamEnded as ended:
+            reason, came = f"{ended.reason}; {self._how_it_ended()}", None
         except Failed as failed:
             reason, came = failed.reason, failed.came
         except (Stalled, Mismatch) as error:
@@ -91,6 +99,12 @@ class Replay:
         else:
             return None
         return Failure(step.line, reason, _shown(step.body), _shown(came))
+
+    def _how_it_ended(self) -> str:
+        try:
+            return f"exit code {self._peer.exit_code()}"
+        except Stalled as error:
+            return str(error)
 
     def _take(self, step: Step) -> None:
         value = step.body[step.kind]

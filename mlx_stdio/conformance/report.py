@@ -9,11 +9,16 @@ from mlx_stdio.conformance.transcript import Transcript
 
 
 class Outcome(NamedTuple):
-    """One transcript's."""
+    """One transcript's.
+
+    Attributes:
+        cut_short: it ended well, but early: the program has answered that it cannot do the rest.
+    """
 
     transcript: Transcript
     failure: Failure | None
     seconds: float
+    cut_short: bool = False
 
 
 def by_clause(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
@@ -52,7 +57,10 @@ def table(outcomes: list[Outcome], left_out: list[Transcript]) -> str:
     good = sum(result == "passed" for result, _ in rows.values())
     passed = sum(outcome.failure is None for outcome in outcomes)
     summary = f"{good} of {len(clauses)} clauses, {passed} of {len(outcomes)} transcripts"
-    lines += ["", summary + (f"; {len(untried)} clauses were not tried" if untried else "")]
+    for result in ("not shown", "not tried"):
+        count = sum(found == result for found, _ in rows.values())
+        summary += f"; {count} clauses were {result}" if count else ""
+    lines += ["", summary]
     return "\n".join(lines) + "\n"
 
 
@@ -60,7 +68,12 @@ def _row(outcomes: list[Outcome]) -> tuple[str, list[str]]:
     """The result of a clause, and the transcripts that tell it."""
     failed = [outcome.transcript.name for outcome in outcomes if outcome.failure]
     names = failed or [outcome.transcript.name for outcome in outcomes]
-    return "FAILED" if failed else "passed", names
+    return "FAILED" if failed else "passed" if _is_shown(outcomes) else "not shown", names
+
+
+def _is_shown(outcomes: list[Outcome]) -> bool:
+    """Whether some transcript that speaks of a clause went to its end."""
+    return any(not outcome.cut_short for outcome in outcomes)
 
 
 def _told(name: str, failure: Failure) -> list[str]:
@@ -79,6 +92,7 @@ def as_json(outcomes: list[Outcome], left_out: list[Transcript]) -> dict[str, An
         "clauses": {
             clause: {
                 "passed": all(row.failure is None for row in rows),
+                "shown": _is_shown(rows),
                 "transcripts": [row.transcript.name for row in rows],
             }
             for clause, rows in by_clause(outcomes).items()
@@ -89,6 +103,7 @@ def as_json(outcomes: list[Outcome], left_out: list[Transcript]) -> dict[str, An
                 "name": outcome.transcript.name,
                 "clauses": list(outcome.transcript.clauses),
                 "passed": outcome.failure is None,
+                "cutShort": outcome.cut_short,
                 "seconds": round(outcome.seconds, 3),
                 "failure": None if outcome.failure is None else outcome.failure._asdict(),
             }
