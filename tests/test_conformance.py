@@ -183,6 +183,44 @@ def test_what_version_1_may_add_breaks_nothing(framing: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+# The fake engine without what 5.13 lets an engine lack, and without more.
+LACKING = """
+import msgspec, sys
+from mlx_stdio.conformance.lacking import REQUIRED, REQUIRED_PARAMS
+from mlx_stdio.protocol import methods
+from mlx_stdio.session import prepare
+for name, row in methods.METHODS.items():
+    if not row.notification and (name not in REQUIRED or name == MORE):
+        methods.METHODS[name] = msgspec.structs.replace(row, built=False)
+fields = {field.encode_name for field in msgspec.structs.fields(methods.METHODS["generate"].params)}
+lacks = tuple(sorted(fields - REQUIRED_PARAMS | ({MORE} & fields)))
+methods.UNSUPPORTED_PARAMS = prepare.UNSUPPORTED_PARAMS = lacks
+sys.argv = ["mlx-stdio", "fake", *sys.argv[1:]]
+from mlx_stdio.__main__ import main
+main()
+"""
+
+
+@pytest.mark.timeout(300)
+def test_an_engine_may_lack_what_is_not_required() -> None:
+    """5.13: what it lacks is not shown, the rest is, and nothing fails."""
+    options = ["--jobs", "4", "--json"]
+    done = conformance(*options, "--", sys.executable, "-c", f"MORE = ''{LACKING}")
+    report = json.loads(done.stdout)
+    assert done.returncode == 0, [row for row in report["transcripts"] if row["failure"]]
+    shown = {clause for clause, row in report["clauses"].items() if row["shown"]}
+    assert {"5.13", "7.9", "9.1", "10.7"} <= shown
+    assert not {"6.22", "7.10", "7.27"} & shown
+
+
+@pytest.mark.parametrize("more", ["models/load", "seed"])
+def test_what_is_required_must_work(more: str) -> None:
+    options = ["--transcript", "models", "seed", "--"]
+    done = conformance(*options, sys.executable, "-c", f"MORE = {more!r}{LACKING}")
+    assert done.returncode == 1
+    assert "unsupported" in done.stdout
+
+
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_program_fails(what: str, folder: Path) -> None:
     old, new, reason = BROKEN[what]

@@ -99,6 +99,15 @@ def test_no_delta_cuts_a_character(shared_host: Host) -> None:
         assert all("\ufffd" not in delta["text"] for delta in deltas)
 
 
+def test_text_comes_as_it_is_made(shared_host: Host) -> None:
+    text = "abXYcdef"
+    ids = shared_host.call("tokenize", text=text)["tokens"]
+    _, deltas = shared_host.stream("generate", **forced(shared_host, text))
+    pieces = [shared_host.call("detokenize", tokens=[token])["text"] for token in ids]
+    assert len(pieces) > 3
+    assert [delta["text"] for delta in deltas if delta["text"]] == pieces
+
+
 def test_stop_string_that_tokens_split(shared_host: Host) -> None:
     ask = forced(shared_host, "abXYcdef")
     result, deltas = shared_host.stream("generate", **ask, stop=["cde", "XYc"])

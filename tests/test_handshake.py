@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mlx_stdio import __version__
+from mlx_stdio.conformance.lacking import REQUIRED, REQUIRED_PARAMS
 from mlx_stdio.protocol.methods import METHODS, UNSUPPORTED_PARAMS
 from tests.host import Host, RpcError
 from tests.residents import await_note, loads
@@ -34,6 +35,8 @@ def test_initialize_tells_versions_limits_and_capabilities(models: Path) -> None
     assert set(capabilities["methods"]) == calls - {"embed"}
     assert set(capabilities["unsupportedParams"]) == set(UNSUPPORTED_PARAMS)
     assert capabilities["framings"] == ["newline", "content-length"]
+    assert set(capabilities["methods"]) >= REQUIRED
+    assert not set(capabilities["unsupportedParams"]) & REQUIRED_PARAMS
 
 
 def test_the_version_is_the_highest_that_both_know(shared_host: Host) -> None:

@@ -67,6 +67,7 @@ type replay struct {
 	ended    bool // the process has
 	cutShort bool // by an orEnd
 	seq      map[string]int64
+	lackable map[string]bool // by id: not every engine can do what was asked
 	bindings
 }
 
@@ -91,7 +92,7 @@ func replayTranscript(t *testing.T, file string, command []string, folder string
 	}
 	// The reader is never held up: while a step writes, nobody takes what it has read.
 	r := &replay{process: process, stdin: stdin, stdout: stdout, messages: make(chan any, 1<<17),
-		framing: options.Framing, seq: map[string]int64{}, bindings: bound}
+		framing: options.Framing, seq: map[string]int64{}, lackable: map[string]bool{}, bindings: bound}
 	go r.read()
 	steps := append(lines[1:], map[string]any{"exit": json.Number("0")})
 	for at, step := range steps {

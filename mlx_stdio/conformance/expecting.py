@@ -46,7 +46,8 @@ class Expecting:
     Attributes:
         ledger: the account of what was sent and came.
         bindings: the names bound so far.
-        cut_short: a message has come after which nothing more is due.
+        cut_short: a message has come after which nothing more is due: one that the step names, or
+            one that says that the engine lacks what it was asked for, where the step wants another.
     """
 
     def __init__(self, peer: Peer, names: dict[str, Any]) -> None:
@@ -113,6 +114,9 @@ class Expecting:
                         break
                     reasons.append(reason)
                 else:
+                    if self.ledger.is_lack(message):
+                        self.cut_short = True
+                        return
                     if not _is_noise(message):
                         raise Failed("; or ".join(reasons), message)
         for some in many:

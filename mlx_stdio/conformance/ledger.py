@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from mlx_stdio.conformance.lacking import may_lack
+
+_UNSUPPORTED: Final = 1006
 _ANSWERS: Final = frozenset({"result", "error"})
 
 
@@ -24,6 +27,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.texts: dict[Any, str] = {}
+        self._may_lack: dict[Any, bool] = {}
         self._open: list[Any] = []
         self._seq: dict[Any, int] = {}
         self._told: dict[tuple[Any, str], int] = {}
@@ -37,6 +41,14 @@ class Ledger:
                 if key not in self._open:
                     self._forget(key)
                 self._open.append(key)
+                self._may_lack[key] = may_lack(one)
+
+    def is_lack(self, message: Any) -> bool:
+        """Whether a message is `unsupported`, for a request that not every engine can serve."""
+        error = message.get("error") if isinstance(message, dict) else None
+        if not isinstance(error, dict) or error.get("code") != _UNSUPPORTED:
+            return False
+        return self._may_lack.get(_key(message.get("id")), False)
 
     def sent_raw(self) -> None:
         """Bytes were sent that may hold any number of requests: ids are not looked at any more."""
