@@ -195,6 +195,30 @@ def test_the_codes_are_those_of_version_1() -> None:
     assert len(set(CODES.values())) == len(CODES)
 
 
+def test_the_first_of_several_errors_is_told(host: Host) -> None:
+    """Each of these is wrong in one way less than the one before it."""
+
+    def refused(**message: Any) -> Any:
+        host.send({"jsonrpc": "2.0", "id": "x", **message})
+        with pytest.raises(RpcError) as caught:
+            host.reply("x")
+        return caught.value.code
+
+    wrong = {"model": "no such model", "prompt": "x", "adapter": "a", "wrong": 1}
+    assert refused(method="generate", params=wrong) == -32602
+    del wrong["wrong"]
+    assert refused(method="generate", params=wrong) == 1006
+    del wrong["adapter"]
+    assert refused(method="generate", params=wrong) == 1001
+    host.call("shutdown")
+    assert refused(method="nosuch", more=1) == -32600
+    assert refused(method="nosuch", params=["x"]) == -32601
+    assert refused(method="embed", params={"wrong": 1}) == -32602
+    assert refused(method="embed", params={"input": ["a"]}) == 1006
+    assert refused(method="generate", params={"prompt": "x", "adapter": "a"}) == 1009
+    assert refused(method="generate", params=wrong) == 1009
+
+
 # Flow control.
 
 

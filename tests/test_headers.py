@@ -89,7 +89,17 @@ def test_what_cannot_be_understood_costs_no_later_message(bad: bytes) -> None:
     assert bodies(found)[-2:] == [b"[2]", b"[3]"]
 
 
-GARBAGE = [b"junk", b"\r\n", b"\n", b"X: 1\r\n", b"Content-Type: a; charset=utf-16\r\n", b":"]
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("length", [2, LIMIT + 100])
+def test_a_message_in_another_charset_is_skipped_whole(order: int, length: int) -> None:
+    lines = [b"Content-Length: %d" % length, b"Content-Type: a; charset=utf-16"][::order]
+    body = framed(b"[9]") + b"x" * length  # what looks like a message inside it is none
+    found = pieces(b"\r\n".join(lines) + b"\r\n\r\n" + body[:length] + framed(b"[1]"))
+    assert [type(piece) for piece in found] == [Malformed, bytes]
+    assert found[1] == b"[1]"
+
+
+GARBAGE = [b"junk", b"\r\n", b"\n", b"X: 1\r\n", b"Content-Type: a\r\n", b":"]
 GARBAGE += [b"Content-Length: x\r\n", b'{"a":1}', b"\x00" * 40, b"Content-Len", b"y" * 5000]
 
 

@@ -269,7 +269,7 @@ def test_the_page_has_everything() -> None:
         assert f"\n#### `{name}`\n" in PAGE
     for kind, code in CODES.items():
         assert f"\n| {code} | `{kind}` | " in PAGE
-    table = PAGE.split("## 12. Exit codes")[1].split("## 13.")[0]
+    table = PAGE.split("## 12. Command line and exit codes")[1].split("## 13.")[0]
     exits = set(re.findall(r"\d+", " ".join(re.findall(r"\n\| ([\d, ]+) \|", table))))
     assert exits == {"0", "1", "2", "70", "130", "143"}
 

@@ -32,7 +32,7 @@ func (u {name}) IsZero() bool {{
 
 // MarshalJSON gives the value as it is.
 func (u {name}) MarshalJSON() ([]byte, error) {{
-	return json.Marshal(u.value)
+	return encoded(u.value)
 }}
 
 // UnmarshalJSON accepts {words}, and null.

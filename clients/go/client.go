@@ -31,29 +31,29 @@ type Client struct {
 }
 
 // NewClient speaks over any byte stream, such as one end of a [net.Pipe] in a test; of the options
-// it uses Logger, OnNotification, Name and Version. When the stream ends, so does the client. A
-// stream with a method CloseWrite is closed by it first.
+// it uses Logger, OnNotification, Name, Version and Grace. When the stream ends, so does the client.
+//
+// The stream's Close has to end a Read and a Write that are under way. Where it does not, [Client.Close]
+// returns a second later nevertheless, and leaves their goroutines behind. A stream with a method
+// CloseWrite is closed by it first.
 func NewClient(stream io.ReadWriteCloser, options Options) *Client {
+	options.Restart = nil // there is nothing to start
 	c := newClient(options)
 	c.conn = newConn(stream, c.log, c.notes.add)
 	conn := c.conn
 	go func() {
 		<-conn.readDone
-		reason := conn.readError
-		if reason == nil {
-			reason = io.EOF
-		}
-		c.end(fmt.Errorf("the stream has ended: %w", reason))
-		_ = stream.Close()
+		c.end(fmt.Errorf("the stream has ended: %w", conn.whyEnded()))
+		conn.hangUp()
 		close(c.done)
 	}()
 	return c
 }
 
 func newClient(options Options) *Client {
-	c := &Client{options: options, log: options.log(), done: make(chan struct{}),
+	c := &Client{options: options.copied(), log: options.log(), done: make(chan struct{}),
 		closing: make(chan struct{}), changed: make(chan struct{})}
-	c.notes = newNotes(options.OnNotification, c.done)
+	c.notes = newNotes(options.OnNotification, c.log)
 	return c
 }
 
@@ -65,10 +65,10 @@ func (c *Client) connection(ctx context.Context, not *conn, unwanted <-chan stru
 		conn, err, changed := c.conn, c.err, c.changed
 		c.mu.Unlock()
 		switch {
-		case c.isClosing():
+		case c.isClosing() || err == ErrClosed:
 			return nil, ErrClosed
 		case err != nil:
-			return nil, err
+			return nil, &endedError{err}
 		case ctx.Err() != nil: // nothing is sent for a context that has ended
 			return nil, ctx.Err()
 		case conn != nil && conn != not:
@@ -125,6 +125,13 @@ func (c *Client) announce() {
 
 func (c *Client) isClosing() bool { return isClosed(c.closing) }
 
+// hasEnded tells whether no request will be answered any more.
+func (c *Client) hasEnded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err != nil || c.isClosing()
+}
+
 // Server is what the engine said in the handshake; zero before one.
 func (c *Client) Server() InitializeResult {
 	c.mu.Lock()
@@ -133,10 +140,13 @@ func (c *Client) Server() InitializeResult {
 }
 
 // Done is closed when the engine is gone and will not be started again: after Close, after a
-// `shutdown` and `exit` that the host has sent by itself, or because it has left.
+// `shutdown` and `exit` that the host has sent by itself, or because it has left. That is a little later
+// than the first request that fails of it; and between the call of Close and Done, requests get
+// [ErrClosed] at once, so what makes one after the other should stop at that.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Err tells why; nil before that, and where the host wanted it.
+// Err tells why; nil before that, and where the host wanted it. An [ExitError], [ErrGivenUp] with the
+// latest reason, or what became of the transport.
 func (c *Client) Err() error {
 	if !isClosed(c.done) {
 		return nil
@@ -155,7 +165,7 @@ func (c *Client) introduce(ctx context.Context, conn *conn) (*InitializeResult, 
 	if c.options.Name != "" {
 		params.ClientInfo = map[string]any{"name": c.options.Name, "version": c.options.Version}
 	}
-	made, err := conn.open(ctx, MethodInitialize, params, false)
+	made, err := conn.open(ctx, nil, MethodInitialize, params, false)
 	if err != nil {
 		return nil, err
 	}
@@ -173,8 +183,8 @@ func (c *Client) introduce(ctx context.Context, conn *conn) (*InitializeResult, 
 		return nil, fmt.Errorf("the handshake: %w", err)
 	}
 	if result.ProtocolVersion != ProtocolVersion {
-		return nil, fmt.Errorf("the engine speaks version %d of the protocol, not %d",
-			result.ProtocolVersion, ProtocolVersion)
+		return nil, fmt.Errorf("%w: the engine's is %d, the client's %d",
+			ErrProtocolVersion, result.ProtocolVersion, ProtocolVersion)
 	}
 	conn.limit.Store(result.Limits.MaxMessageBytes)
 	c.mu.Lock()
@@ -183,7 +193,8 @@ func (c *Client) introduce(ctx context.Context, conn *conn) (*InitializeResult, 
 	return result, nil
 }
 
-// Pid is the process id of the engine; 0 while there is none, and on a transport of the host's.
+// Pid is the process id of the engine; 0 while there is none, and on a transport of the host's. An
+// engine that hangs can be killed by it; with [Restart], another one follows.
 func (c *Client) Pid() int {
 	c.mu.Lock()
 	process := c.process

@@ -79,7 +79,7 @@ func TestErrorsTellCodeAndData(t *testing.T) {
 	}
 }
 
-func TestALineHasNoLimit(t *testing.T) {
+func TestALongLine(t *testing.T) {
 	c, p := connect(t, Options{})
 	text := strings.Repeat("long ", 2<<20)
 	go func() { p.reply(p.read().ID, outcome(text)) }()

@@ -1,7 +1,6 @@
 package mlxstdio
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -19,10 +18,11 @@ const lastWords = 2 * time.Second
 
 // conn is one connection: the requests in flight on it, a goroutine that reads and one that writes.
 type conn struct {
-	stream io.ReadWriteCloser
-	out    *outbox
-	log    *slog.Logger
-	note   func(method string, params json.RawMessage)
+	stream      io.ReadWriteCloser
+	closeStream func() error // does so once, whoever calls it
+	out         *outbox
+	log         *slog.Logger
+	note        func(method string, params json.RawMessage)
 
 	// Counts what came; a handshake that sees it move is patient.
 	activity atomic.Int64
@@ -36,6 +36,7 @@ type conn struct {
 	// Closed when nothing more is read; then readError says why (nil at the end of the stream).
 	readDone  chan struct{}
 	readError error
+	readOnce  sync.Once
 
 	mu      sync.Mutex
 	lastID  int64
@@ -47,7 +48,7 @@ type conn struct {
 }
 
 func newConn(stream io.ReadWriteCloser, log *slog.Logger, note func(string, json.RawMessage)) *conn {
-	c := &conn{stream: stream, out: newOutbox(), log: log, note: note,
+	c := &conn{stream: stream, closeStream: sync.OnceValue(stream.Close), out: newOutbox(), log: log, note: note,
 		readDone: make(chan struct{}), pending: map[int64]*call{}, doomed: make(chan struct{})}
 	go c.read()
 	go c.write()
@@ -61,15 +62,12 @@ type request struct {
 	Params  any    `json:"params,omitempty"`
 }
 
-// open sends a request.
-func (c *conn) open(ctx context.Context, method string, params any, wanted bool) (*call, error) {
+// open sends a request. It waits for room no longer than for its context, and until it is unwanted.
+func (c *conn) open(ctx context.Context, unwanted <-chan struct{}, method string, params any, wanted bool) (*call, error) {
 	c.mu.Lock()
 	c.lastID++
 	id := c.lastID
 	c.mu.Unlock()
-	if method == MethodShutdown {
-		c.shut.Store(true)
-	}
 	frame, err := c.encode(&id, method, params)
 	if err != nil {
 		return nil, err
@@ -82,8 +80,8 @@ func (c *conn) open(ctx context.Context, method string, params any, wanted bool)
 	}
 	c.pending[id] = made // before it is sent: the reply may be quick
 	c.mu.Unlock()
-	err = c.out.put(ctx, frame)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+	err = c.out.put(ctx, unwanted, frame)
+	if err != nil && ctx.Err() == nil && !isClosed(unwanted) && !errors.Is(err, ErrClosed) {
 		return made, nil // it is on its way out, and says soon why
 	}
 	if err != nil {
@@ -96,26 +94,26 @@ func (c *conn) open(ctx context.Context, method string, params any, wanted bool)
 }
 
 func (c *conn) notify(ctx context.Context, method string, params any) error {
-	if method == MethodExit {
-		c.shut.Store(true)
-	}
 	frame, err := c.encode(nil, method, params)
 	if err != nil {
 		return err
 	}
-	return c.out.put(ctx, frame)
+	return c.out.put(ctx, nil, frame)
 }
 
-func (c *conn) encode(id *int64, method string, params any) ([]byte, error) {
-	frame, err := json.Marshal(request{"2.0", id, method, params})
-	if err != nil {
-		return nil, fmt.Errorf("the params: %w", err)
+func (c *conn) encode(id *int64, method string, params any) (made frame, err error) {
+	if made.data, err = encoded(request{"2.0", id, method, params}); err != nil {
+		return made, fmt.Errorf("the params: %w", err)
 	}
 	// The engine could not say whose message it was that it had to skip.
-	if limit := c.limit.Load(); limit > 0 && int64(len(frame)) > limit {
-		return nil, fmt.Errorf("a message of %d bytes; the engine accepts %d", len(frame), limit)
+	if limit := c.limit.Load(); limit > 0 && int64(len(made.data)) > limit {
+		return made, fmt.Errorf("a message of %d bytes; the engine accepts %d", len(made.data), limit)
 	}
-	return append(frame, '\n'), nil
+	made.data = append(made.data, '\n')
+	if method == MethodShutdown && id != nil || method == MethodExit && id == nil {
+		made.queued = func() { c.shut.Store(true) } // before the engine can have read it
+	}
+	return made, nil
 }
 
 // cancel tells the engine that nobody waits for a request any more; its reply is still to come.
@@ -131,7 +129,7 @@ func (c *conn) write() {
 		if half, ok := c.stream.(interface{ CloseWrite() error }); ok {
 			err = half.CloseWrite()
 		} else {
-			err = c.stream.Close()
+			err = c.closeStream()
 		}
 	}
 	if err == nil {
@@ -145,34 +143,37 @@ func (c *conn) write() {
 		c.mu.Lock()
 		c.deaf = err
 		c.mu.Unlock()
-		_ = c.stream.Close()
+		c.hangUp()
 	}
 }
 
+// hangUp closes the stream, and gives up reading it where that does not end it: a stream of the host's
+// may be made of two, of which only one has a Close.
+func (c *conn) hangUp() {
+	ended := make(chan struct{})
+	go func() {
+		_ = c.closeStream()
+		<-c.readDone
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(readGrace):
+		c.endRead(errStillRead)
+	}
+}
+
+var errStillRead = errors.New("it is closed, but reading it does not end")
+
 func (c *conn) read() {
-	defer close(c.readDone)
-	reader := bufio.NewReaderSize(c.stream, 64*1024)
-	var long []byte
+	from := newLines(c.stream)
 	for {
-		line, err := reader.ReadSlice('\n')
-		if errors.Is(err, bufio.ErrBufferFull) { // no line is too long
-			if start := bytes.TrimSpace(line); len(long) == 0 && (len(start) == 0 || start[0] != '{' && start[0] != '[') {
-				c.readError = &streamError{line, "it does not end"} // what is no message is not collected
-				return
-			}
-			long = append(long, line...)
-			continue
-		}
-		if len(long) > 0 {
-			line = append(long, line...)
-			long = nil
+		line, err := from.next(longestLine(c.limit.Load()))
+		if isClosed(c.readDone) { // given up
+			return
 		}
 		if err != nil {
-			if len(bytes.TrimSpace(line)) > 0 {
-				c.readError = &streamError{line, "its last message is cut short"}
-			} else if err != io.EOF {
-				c.readError = err
-			}
+			c.endRead(err)
 			return
 		}
 		c.activity.Add(1)
@@ -180,10 +181,34 @@ func (c *conn) read() {
 			continue
 		}
 		if err := c.take(line); err != nil {
-			c.readError = &streamError{line, err.Error()}
+			c.endRead(newStreamError(line, err.Error()))
 			return
 		}
 	}
+}
+
+// endRead is for the first that says why.
+func (c *conn) endRead(reason error) {
+	c.readOnce.Do(func() {
+		if reason != io.EOF {
+			c.readError = reason
+		}
+		close(c.readDone)
+	})
+}
+
+// whyEnded tells why nothing more comes; only after readDone. That it could not be written to is why it
+// was closed, and so why it could not be read.
+func (c *conn) whyEnded() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.deaf != nil:
+		return c.deaf
+	case c.readError != nil:
+		return c.readError
+	}
+	return io.EOF
 }
 
 // fail ends what is in flight; nothing can be opened any more.

@@ -16,7 +16,7 @@
 //	})
 //
 // A member that is zero is not sent, so the engine's or the model's default holds: MaxTokens 0 is 512.
-// Where zero means something, such as a Temperature of 0, the member is a pointer, and [Ptr] makes one.
+// Bytes of a string that are no UTF-8 are sent as U+FFFD. Where zero means something, such as a Temperature of 0, the member is a pointer, and [Ptr] makes one.
 //
 // [Start] finds the engine with [Find] unless it is told which to spawn. The context of Start is for
 // the start: the engine lives until [Client.Close], or until the host ends, however that comes. It
@@ -56,7 +56,7 @@
 //
 // A call returns as soon as its context ends, whatever the engine is doing, and the engine is told to
 // stop; what still comes for the request is drained. A deadline travels to the engine, too, so that
-// a request whose time is up ends there also if the host is busy.
+// a request whose time is up ends there also if the host is busy; a TimeoutMs in the params goes before it.
 //
 // # Errors
 //
@@ -65,16 +65,20 @@
 //
 //	var told *mlxstdio.Error
 //	switch {
-//	case errors.Is(err, mlxstdio.KindOverloaded):
-//		errors.As(err, &told)
-//		time.Sleep(time.Duration(told.Data.RetryAfterMs) * time.Millisecond)
+//	case errors.Is(err, mlxstdio.KindOverloaded) && errors.As(err, &told):
+//		select { // and ask again
+//		case <-time.After(told.RetryAfter()):
+//		case <-ctx.Done():
+//		}
 //	case errors.Is(err, mlxstdio.KindModelNotFound):
 //		// ask the user for another one
 //	case errors.Is(err, context.DeadlineExceeded):
 //		// the engine's or the context's own
 //	}
 //
-// What a generation had said before it was cut short is in Data.Partial. An engine that has left
+// What a generation had said before it was cut short is in Data.Partial, where it was the engine that
+// ended it: after [Stream.Close], after leaving the loop, or after a TimeoutMs of its own that is
+// shorter than the context's. A context that has ended ends the call before the engine can say. An engine that has left
 // by itself is an [*ExitError], with its exit code or signal and the end of its standard error.
 //
 // # Looking after it

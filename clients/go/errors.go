@@ -8,10 +8,22 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // ErrClosed is the error of requests after [Client.Close], and of those that it cut short.
 var ErrClosed = errors.New("the client is closed")
+
+// ErrGivenUp is that of a client whose engine does not start again, see [Restart].
+var ErrGivenUp = errors.New("given up")
+
+// ErrProtocolVersion is for an engine that speaks another version than [ProtocolVersion].
+var ErrProtocolVersion = errors.New("another version of the protocol")
+
+// endedError is of a client that will not have an engine any more.
+type endedError struct{ reason error }
+
+func (e *endedError) Error() string { return e.reason.Error() }
 
 // Error is the engine's answer to a request that failed.
 //
@@ -66,11 +78,20 @@ type Partial struct {
 	CompletionTokens int64  `json:"completionTokens"`
 }
 
-// UnmarshalJSON reads what it knows, and never fails: an error must not hide behind another one.
+// UnmarshalJSON reads what it knows, and never fails: an error must not hide behind another one, nor
+// a member behind one that is of a form it does not know.
 func (d *ErrorData) UnmarshalJSON(data []byte) error {
 	type plain ErrorData
-	if err := json.Unmarshal(data, (*plain)(d)); err != nil {
+	if json.Unmarshal(data, (*plain)(d)) != nil {
 		*d = ErrorData{}
+		var members map[string]json.RawMessage
+		_ = json.Unmarshal(data, &members)
+		for name, value := range members {
+			member, _ := json.Marshal(map[string]json.RawMessage{name: value})
+			if one := *d; json.Unmarshal(member, (*plain)(&one)) == nil {
+				*d = one
+			}
+		}
 	}
 	d.Raw = append(json.RawMessage(nil), data...)
 	return nil
@@ -84,13 +105,19 @@ func (e *Error) Error() string {
 	return text
 }
 
+// RetryAfter is the time after which to ask again, where the engine told one.
+func (e *Error) RetryAfter() time.Duration {
+	return time.Duration(e.Data.RetryAfterMs) * time.Millisecond
+}
+
 // Is compares with a [Code], an [ErrorKind], or what Go itself calls such an end.
 func (e *Error) Is(target error) bool {
 	switch target := target.(type) {
 	case Code:
 		return e.Code == target
 	case ErrorKind:
-		return e.Data.Kind == target
+		code, known := Codes[target]
+		return e.Data.Kind == target || e.Data.Kind == "" && known && code == e.Code
 	}
 	return target == context.Canceled && e.Code == CodeCancelled ||
 		target == context.DeadlineExceeded && e.Code == CodeDeadlineExceeded
@@ -179,11 +206,20 @@ type LostError struct {
 
 func (e *LostError) Error() string {
 	what := "before any text"
-	if e.Streamed {
+	switch {
+	case e.Streamed && errors.Is(e.Cause, ErrClosed):
+		what = "after some of its text"
+	case e.Streamed:
 		what = "after some of its text, so it is not sent again"
 	}
 	return fmt.Sprintf("mlxstdio: %s: lost %s: %v", e.Method, what, e.Cause)
 }
 
-// Unwrap gives the cause.
-func (e *LostError) Unwrap() error { return e.Cause }
+// Unwrap gives the cause, unless that is the engine's answer to another request: that of Options.Load
+// after a restart.
+func (e *LostError) Unwrap() error {
+	if told := (*Error)(nil); errors.As(e.Cause, &told) {
+		return nil
+	}
+	return e.Cause
+}

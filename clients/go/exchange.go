@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -32,10 +33,16 @@ type exchange struct {
 	client *Client
 	ctx    context.Context
 	method string
-	params func(timeoutMs int64) any
+	params any
+	timed  bool // the engine is to know what time the context leaves
 	report func(Progress)
 	retry  func(error)
 	deltas bool // the host asked for them
+
+	// The params as JSON, for all attempts: the host may use its own for another request by then.
+	encoded json.RawMessage
+
+	reason error // of the latest retry
 
 	unwanted chan struct{} // closed when left
 
@@ -51,10 +58,13 @@ type exchange struct {
 // send makes an attempt.
 func (x *exchange) send() error {
 	conn, err := x.client.connection(x.ctx, x.conn, x.unwanted)
+	if errors.Is(err, errStays) {
+		err = fmt.Errorf("%w: %w", x.reason, err)
+	}
 	if err != nil {
 		return x.explain(err)
 	}
-	made, err := conn.open(x.ctx, x.method, x.params(x.timeoutMs()), x.deltas || x.report != nil)
+	made, err := conn.open(x.ctx, x.unwanted, x.method, x.attempt(), x.deltas || x.report != nil)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.conn = conn
@@ -62,6 +72,9 @@ func (x *exchange) send() error {
 		return x.explain(err)
 	}
 	x.call = made
+	if x.client.options.Restart == nil { // it is not sent again
+		x.encoded = nil
+	}
 	if x.left { // meanwhile
 		x.drop()
 	}
@@ -70,11 +83,35 @@ func (x *exchange) send() error {
 
 // start makes the first attempt, and another where the engine was on its way out.
 func (x *exchange) start() error {
+	if x.encoded == nil && x.params != nil {
+		data, err := encoded(x.params)
+		if err != nil {
+			return x.explain(fmt.Errorf("the params: %w", err))
+		}
+		x.encoded, x.params = data, nil
+	}
 	err := x.send()
 	for err != nil && x.mayRetry(err) {
 		err = x.send()
 	}
 	return err
+}
+
+// attempt is the params as they are now: the time that is left becomes less.
+func (x *exchange) attempt() any {
+	if x.encoded == nil {
+		return nil
+	}
+	ms := x.timeoutMs()
+	if !x.timed || ms == 0 {
+		return x.encoded
+	}
+	frame := append(make([]byte, 0, len(x.encoded)+40), x.encoded[:len(x.encoded)-1]...)
+	if len(frame) > 1 {
+		frame = append(frame, ',')
+	}
+	frame = append(frame, `"timeoutMs":`...)
+	return json.RawMessage(append(strconv.AppendInt(frame, ms, 10), '}'))
 }
 
 // timeoutMs is what the context leaves, for the engine to know; 0 without a deadline.
@@ -114,6 +151,9 @@ func (x *exchange) next() (*StreamDelta, error) {
 			if err == nil {
 				return nil, nil
 			}
+			if errors.Is(err, CodeShuttingDown) && x.client.isClosing() {
+				err = fmt.Errorf("%w: %w", err, ErrClosed)
+			}
 			if why := x.whyLeft(); errors.Is(err, CodeCancelled) && why == context.DeadlineExceeded {
 				err = why // the engine does not know why it was told to stop
 			}
@@ -135,14 +175,18 @@ func (x *exchange) next() (*StreamDelta, error) {
 
 // wait waits for the end, and reads the result.
 func (x *exchange) wait(into any) error {
-	for {
+	ended := false
+	defer func() { // a panic in what tells of progress must not leave it running
+		if !ended {
+			x.leave()
+		}
+	}()
+	for !ended {
 		delta, err := x.next()
 		if err != nil {
 			return err
 		}
-		if delta == nil {
-			break
-		}
+		ended = delta == nil
 	}
 	result, _ := x.call.ended()
 	if into == nil {
@@ -178,13 +222,14 @@ func (x *exchange) countRetry(err error) bool {
 	if policy == nil || !gone || x.left || x.retries >= policy.retries() || x.ctx.Err() != nil {
 		return false
 	}
-	if x.call != nil && x.call.hasSpoken() || x.client.isClosing() {
+	if x.call != nil && x.call.hasSpoken() || x.client.hasEnded() {
 		return false
 	}
 	if x.method == MethodShutdown || errors.Is(err, CodeShuttingDown) && x.conn.shut.Load() {
 		return false // the host wanted it
 	}
 	x.retries++
+	x.reason = err
 	return true
 }
 
@@ -226,12 +271,18 @@ func (x *exchange) drop() {
 	}
 }
 
+func (x *exchange) explain(err error) error { return explain(x.method, err) }
+
 // explain says which request an error is about.
-func (x *exchange) explain(err error) error {
+func explain(method string, err error) error {
 	var told *Error
 	var lost *LostError
 	if errors.As(err, &told) || errors.As(err, &lost) {
 		return err
 	}
-	return fmt.Errorf("mlxstdio: %s: %w", x.method, err)
+	var over *endedError
+	if errors.As(err, &over) {
+		return &LostError{method, false, over.reason}
+	}
+	return fmt.Errorf("mlxstdio: %s: %w", method, err)
 }

@@ -1,6 +1,7 @@
 package mlxstdio
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -122,15 +123,15 @@ func (c *conn) takeReply(m message) error {
 // streamError is about bytes that are no message. Whoever wrote them, it was not the engine's
 // protocol, and nothing that follows can be trusted.
 type streamError struct {
-	line []byte
+	line []byte // its beginning
 	what string
 }
 
+func newStreamError(line []byte, what string) *streamError {
+	const kept = 200
+	return &streamError{bytes.Clone(line[:min(len(line), kept)]), what}
+}
+
 func (e *streamError) Error() string {
-	const shown = 200
-	line := e.line
-	if len(line) > shown {
-		line = line[:shown]
-	}
-	return fmt.Sprintf("what came on its standard output is no message (%s): %q", e.what, line)
+	return fmt.Sprintf("what came on its standard output is no message (%s): %q", e.what, e.line)
 }

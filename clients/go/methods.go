@@ -3,7 +3,6 @@ package mlxstdio
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 )
 
 // Generate continues a prompt, and waits for the whole text. The context's deadline travels to the
@@ -38,21 +37,15 @@ func (c *Client) Embed(ctx context.Context, params *EmbedParams, options ...Call
 
 // Load makes a model resident; with [OnProgress] it tells how many bytes have been read.
 func (c *Client) Load(ctx context.Context, params *LoadParams, options ...CallOption) (*LoadResult, error) {
-	x := c.exchange(ctx, MethodModelsLoad, func(ms int64) any {
-		copied := *params
-		copied.TimeoutMs = timeout(copied.TimeoutMs, ms)
-		return &copied
-	}, options)
+	x := c.exchange(ctx, MethodModelsLoad, orZero(params), options)
+	x.timed = orZero(params).TimeoutMs == 0
 	return finished[LoadResult](x)
 }
 
 // Unload gives a model's memory back, once the requests that came before have finished.
 func (c *Client) Unload(ctx context.Context, params *UnloadParams, options ...CallOption) (*UnloadResult, error) {
-	x := c.exchange(ctx, MethodModelsUnload, func(ms int64) any {
-		copied := *params
-		copied.TimeoutMs = timeout(copied.TimeoutMs, ms)
-		return &copied
-	}, options)
+	x := c.exchange(ctx, MethodModelsUnload, orZero(params), options)
+	x.timed = orZero(params).TimeoutMs == 0
 	return finished[UnloadResult](x)
 }
 
@@ -100,13 +93,13 @@ func (c *Client) Discover(ctx context.Context) (json.RawMessage, error) {
 // Initialize tells the engine which version this client speaks. [Start] has done it; after
 // [NewClient] it is the host's to do, or to leave.
 func (c *Client) Initialize(ctx context.Context) (*InitializeResult, error) {
+	var result *InitializeResult
 	conn, err := c.connection(ctx, nil, nil)
-	if err != nil {
-		return nil, fmt.Errorf("mlxstdio: initialize: %w", err)
+	if err == nil {
+		result, err = c.introduce(ctx, conn)
 	}
-	result, err := c.introduce(ctx, conn)
 	if err != nil {
-		return nil, fmt.Errorf("mlxstdio: initialize: %w", err)
+		return nil, explain(MethodInitialize, err)
 	}
 	return result, nil
 }
@@ -114,7 +107,7 @@ func (c *Client) Initialize(ctx context.Context) (*InitializeResult, error) {
 // Call is the way out: any method, with params that become JSON (an object, or nil) and a result
 // that is decoded into what into points to, unless that is nil.
 func (c *Client) Call(ctx context.Context, method string, params, into any, options ...CallOption) error {
-	x := c.exchange(ctx, method, func(int64) any { return params }, options)
+	x := c.exchange(ctx, method, params, options)
 	if err := x.start(); err != nil {
 		return err
 	}
@@ -128,12 +121,12 @@ func (c *Client) Notify(ctx context.Context, method string, params any) error {
 		err = conn.notify(ctx, method, params)
 	}
 	if err != nil {
-		return fmt.Errorf("mlxstdio: %s: %w", method, err)
+		return explain(method, err)
 	}
 	return nil
 }
 
-func (c *Client) exchange(ctx context.Context, method string, params func(int64) any, options []CallOption) *exchange {
+func (c *Client) exchange(ctx context.Context, method string, params any, options []CallOption) *exchange {
 	x := &exchange{client: c, ctx: ctx, method: method, params: params, unwanted: make(chan struct{})}
 	for _, option := range options {
 		option(x)
@@ -142,12 +135,14 @@ func (c *Client) exchange(ctx context.Context, method string, params func(int64)
 }
 
 func generated[R any](ctx context.Context, c *Client, request GenerationRequest, options []CallOption) (*R, error) {
-	method, fill := request.generation()
-	return finished[R](c.exchange(ctx, method, func(ms int64) any { return fill(false, ms) }, options))
+	method, params, own := request.generation(false)
+	x := c.exchange(ctx, method, params, options)
+	x.timed = !own
+	return finished[R](x)
 }
 
 func called[R any](ctx context.Context, c *Client, method string, params any, options []CallOption) (*R, error) {
-	return finished[R](c.exchange(ctx, method, func(int64) any { return params }, options))
+	return finished[R](c.exchange(ctx, method, params, options))
 }
 
 func finished[R any](x *exchange) (*R, error) {
@@ -161,39 +156,31 @@ func finished[R any](x *exchange) (*R, error) {
 	return result, nil
 }
 
-func (p *GenerateParams) generation() (string, func(bool, int64) any) {
-	return MethodGenerate, adapted(p)
+func (p *GenerateParams) generation(stream bool) (string, any, bool) {
+	copied := *orZero(p)
+	return MethodGenerate, &copied, copied.settle(stream)
 }
 
-func (p *ChatParams) generation() (string, func(bool, int64) any) {
-	return MethodChat, adapted(p)
+func (p *ChatParams) generation(stream bool) (string, any, bool) {
+	copied := *orZero(p)
+	return MethodChat, &copied, copied.settle(stream)
 }
 
-func (p *InfillParams) generation() (string, func(bool, int64) any) {
-	return MethodInfill, adapted(p)
+func (p *InfillParams) generation(stream bool) (string, any, bool) {
+	copied := *orZero(p)
+	return MethodInfill, &copied, copied.settle(stream)
 }
 
-// adapted makes the params of an attempt out of a copy of the host's.
-func adapted[P any, Q interface {
-	*P
-	adapt(stream bool, ms int64)
-}](params Q) func(bool, int64) any {
-	return func(stream bool, ms int64) any {
-		copied := *params
-		Q(&copied).adapt(stream, ms)
-		return &copied
-	}
-}
-
-func (g *Generation) adapt(stream bool, ms int64) {
+// settle tells whether the host has set a time of its own.
+func (g *Generation) settle(stream bool) (ownTimeout bool) {
 	g.Stream = &stream
-	g.TimeoutMs = timeout(g.TimeoutMs, ms)
+	return g.TimeoutMs != 0
 }
 
-// timeout is the host's own, or what its context leaves.
-func timeout(own, left int64) int64 {
-	if own > 0 {
-		return own
+// orZero takes nil for params with nothing in them: the engine says what is missing.
+func orZero[P any](params *P) *P {
+	if params == nil {
+		return new(P)
 	}
-	return left
+	return params
 }

@@ -3,6 +3,7 @@ package mlxstdio
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -79,5 +80,57 @@ func TestCloseWritesWhatWaits(t *testing.T) {
 	<-c.closing
 	if one, two := p.read(), p.read(); one.Method != "one" || two.Method != "two" {
 		t.Errorf("sent %s, %s", one.Method, two.Method)
+	}
+}
+
+// Large and small wait in one line; and one that leaves it lets those behind it go on.
+func TestTheLineForRoom(t *testing.T) {
+	o, ctx := newOutbox(), context.Background()
+	put := func(ctx context.Context, unwanted chan struct{}, size int) chan error {
+		ended := make(chan error, 1)
+		o.mu.Lock()
+		before := len(o.queue)
+		o.mu.Unlock()
+		go func() { ended <- o.put(ctx, unwanted, frame{data: make([]byte, size)}) }()
+		eventually(t, "it waits", func() bool {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return len(o.queue) > before
+		})
+		return ended
+	}
+	if err := o.put(ctx, nil, frame{data: make([]byte, 1000)}); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithCancel(ctx)
+	unwanted := make(chan struct{})
+	large, other, small := put(short, nil, outboxBytes), put(ctx, unwanted, outboxBytes), put(ctx, nil, 1)
+	cancel()
+	if err := <-large; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	select {
+	case <-small:
+		t.Error("it has passed a large one")
+	case <-time.After(20 * time.Millisecond):
+	}
+	close(unwanted)
+	if err := errors.Join(<-small); err != nil || !errors.Is(<-other, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	large, small = put(ctx, nil, 2*outboxBytes), put(ctx, nil, 2)
+	_, input := io.Pipe()
+	go func() { _ = o.write(input) }()
+	defer func() {
+		o.close(ErrClosed)
+		_ = input.Close()
+	}()
+	if err := <-large; err != nil { // it is next, and taken where nothing else waits to be written
+		t.Error(err)
+	}
+	select {
+	case <-small:
+		t.Error("it has passed a large one")
+	case <-time.After(20 * time.Millisecond):
 	}
 }

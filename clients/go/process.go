@@ -21,21 +21,29 @@ type process struct {
 	stdin          *os.File
 	stdout, stderr *os.File
 	log            *stderrLog
-	left           chan struct{} // it has exited, and is not reaped yet
-	gone           chan struct{} // it is reaped
+	left           chan struct{} // it has exited
+	gone           chan struct{} // it is reaped, and nothing more of it is read
 
 	mu      sync.Mutex
 	reaped  bool
-	state   *os.ProcessState
-	unknown error // why there is no state
+	status  syscall.WaitStatus
+	unknown error // why there is no status
 }
 
 // spawn starts an engine in a process group of its own, so that a Ctrl-C in the host's terminal is
 // the host's to handle, and so that whatever the engine was wrapped in can be ended with it.
 func spawn(options Options, log *slog.Logger) (*process, error) {
+	if err := supported(); err != nil {
+		return nil, err
+	}
 	cmd, err := command(options)
 	if err != nil {
 		return nil, err
+	}
+	if cmd.Dir != "" { // what tells that the program is missing would be the same
+		if _, err := os.Stat(cmd.Dir); err != nil {
+			return nil, fmt.Errorf("its working directory: %w", err)
+		}
 	}
 	var ours, theirs [3]*os.File
 	for at := range ours {
@@ -56,7 +64,7 @@ func spawn(options Options, log *slog.Logger) (*process, error) {
 	closeAll(theirs[:])
 	if err != nil {
 		closeAll(ours[:])
-		return nil, fmt.Errorf("the engine cannot be started: %w", err)
+		return nil, fmt.Errorf("the engine cannot be started: %w", missing(err))
 	}
 	p := &process{cmd: cmd, stdin: ours[0], stdout: ours[1], stderr: ours[2],
 		left: make(chan struct{}), gone: make(chan struct{})}
@@ -65,7 +73,7 @@ func spawn(options Options, log *slog.Logger) (*process, error) {
 	return p, nil
 }
 
-// command copies the host's, or makes one.
+// command makes one: a Cmd is for one start.
 func command(options Options) (*exec.Cmd, error) {
 	given := options.Cmd
 	if given == nil {
@@ -84,16 +92,23 @@ func command(options Options) (*exec.Cmd, error) {
 	if given.Stdin != nil || given.Stdout != nil || given.Stderr != nil {
 		return nil, errors.New("the command has a Stdin, Stdout or Stderr already")
 	}
-	return &exec.Cmd{Path: given.Path, Args: given.Args, Env: given.Env, Dir: given.Dir,
-		ExtraFiles: given.ExtraFiles, SysProcAttr: given.SysProcAttr, Err: given.Err}, nil
+	return again(given), nil
 }
 
 // watch waits for the end, in the order in which nothing is lost or killed by mistake: the engine
 // has exited; what is left of its group is killed, whose number cannot be anybody else's before it
-// is reaped; its streams are read to their end; it is reaped.
+// is reaped; its streams are read to their end; it is reaped. Where only reaping tells that it has
+// exited, that comes first, and nothing is killed.
 func (p *process) watch(readDone <-chan struct{}) {
-	if waitUntilExited(p.cmd.Process) {
+	switch err := waitUntilExited(p.cmd.Process); {
+	case err == nil:
 		p.signalGroup(syscall.SIGKILL)
+	case !errors.Is(err, syscall.ECHILD):
+		status, err := reap(p.cmd.Process)
+		p.mu.Lock()
+		p.reaped, p.status, p.unknown = true, status, err
+		_ = p.cmd.Process.Release() // it forgets the number, which signalGroup must not read then
+		p.mu.Unlock()
 	}
 	close(p.left)
 	grace := time.NewTimer(readGrace)
@@ -109,8 +124,12 @@ func (p *process) watch(readDone <-chan struct{}) {
 		}
 	}
 	p.mu.Lock()
-	p.unknown = p.cmd.Wait() // the state says it better, if there is one
-	p.reaped, p.state = true, p.cmd.ProcessState
+	if !p.reaped {
+		p.reaped, p.unknown = true, p.cmd.Wait() // the state says it better, if there is one
+		if p.cmd.ProcessState != nil {
+			p.status, p.unknown = p.cmd.ProcessState.Sys().(syscall.WaitStatus), nil
+		}
+	}
 	p.mu.Unlock()
 	closeAll([]*os.File{p.stdin, p.stdout, p.stderr})
 	close(p.gone)
@@ -154,13 +173,13 @@ func (p *process) stop(grace, termGrace time.Duration) {
 
 // exit tells how it ended; only after gone.
 func (p *process) exit(conn *conn) *ExitError {
-	exit := &ExitError{Code: p.state.ExitCode(), Stderr: p.log.tail()}
-	if p.state == nil { // a host that reaps all children, as some do in a container
-		exit.Cause = p.unknown
+	exit := &ExitError{Code: p.status.ExitStatus(), Stderr: p.log.tail()}
+	if p.unknown != nil { // a host that reaps all children, as some do in a container
+		exit.Code, exit.Cause = -1, p.unknown
 		return exit
 	}
-	if status, ok := p.state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		exit.Signal = status.Signal()
+	if p.status.Signaled() {
+		exit.Signal = p.status.Signal()
 	}
 	conn.mu.Lock()
 	exit.Fatal, exit.Cause = conn.fatal, conn.deaf

@@ -3,6 +3,7 @@
 package mlxstdio
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"syscall"
@@ -10,10 +11,13 @@ import (
 	"unsafe"
 )
 
+// supported tells whether engines can be spawned here.
+func supported() error { return nil }
+
 // waitUntilExited returns when the process has exited, and leaves it unreaped: until it is reaped, its
-// number and its group's belong to nobody else. It is false where somebody else in the host has
-// reaped it.
-func waitUntilExited(process *os.Process) bool {
+// number and its group's belong to nobody else. ECHILD is for one that somebody else in the host has
+// reaped. Any other error tells nothing of the process: sandboxes are known that refuse this call.
+func waitUntilExited(process *os.Process) error {
 	const pid = 1             // P_PID
 	var information [32]int32 // siginfo_t
 	for {
@@ -22,9 +26,9 @@ func waitUntilExited(process *os.Process) bool {
 		switch {
 		case number == syscall.EINTR:
 		case number != 0:
-			return false
+			return number
 		case !stopped(information[2]):
-			return true
+			return nil
 		default: // it would return at once again
 			time.Sleep(50 * time.Millisecond)
 		}
@@ -34,6 +38,14 @@ func waitUntilExited(process *os.Process) bool {
 // stopped tells by si_code whether a process was only stopped, trapped or continued, of which macOS
 // tells, too, without having been asked (go.dev/issue/19314).
 func stopped(code int32) bool { return code >= 4 && code <= 6 }
+
+// reap waits for the end with the oldest of the calls that do, as os/exec may not where waitid is refused.
+func reap(process *os.Process) (status syscall.WaitStatus, err error) {
+	for err = syscall.EINTR; errors.Is(err, syscall.EINTR); {
+		_, err = syscall.Wait4(process.Pid, &status, 0, nil)
+	}
+	return status, err
+}
 
 func ownGroup(cmd *exec.Cmd) {
 	attributes := syscall.SysProcAttr{}

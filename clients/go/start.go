@@ -7,17 +7,20 @@ import (
 	"time"
 )
 
-const (
-	handshakeTimeout = 10 * time.Second
-
-	// An engine whose stream has ended is given so long to leave by itself.
-	leaveGrace = 2 * time.Second
-)
+// An engine whose stream has ended is given so long to leave by itself.
+const leaveGrace = 2 * time.Second
 
 // Start spawns an engine, and returns when it has answered the handshake and loaded what
 // Options.Load names. The context is for the start only, and where it ends before that, Start returns
 // when the engine is gone again: at the latest after Options.TermGrace. [Client.Close] ends the engine
 // later, and so does the end of the host, however it comes.
+//
+// The engine is in a process group of its own. A Ctrl-C in the host's terminal therefore does not reach
+// it: what is to become of it then is the host's to say, by Close or by its own end.
+//
+// Where there is no engine to spawn, the error is [ErrNotFound]; where one does not answer,
+// [ErrHandshakeTimeout], an [ExitError] or [ErrProtocolVersion]; where it cannot load the model, an
+// [Error]; and on systems other than Linux and macOS [errors.ErrUnsupported].
 func Start(ctx context.Context, options Options) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("mlxstdio: start: %w", err)
@@ -25,6 +28,7 @@ func Start(ctx context.Context, options Options) (*Client, error) {
 	c := newClient(options)
 	engine, err := c.startEngine(ctx)
 	if err != nil {
+		c.notes.close()
 		close(c.done)
 		return nil, fmt.Errorf("mlxstdio: start: %w", err)
 	}
@@ -69,19 +73,22 @@ func (c *Client) startEngine(ctx context.Context) (*engine, error) {
 	return e, nil
 }
 
-var (
-	errSilent = errors.New("the engine has not answered in time")
-	errEnded  = errors.New("the engine's stream has ended")
-)
+// ErrHandshakeTimeout is for an engine that was silent for all of Options.HandshakeTimeout.
+var ErrHandshakeTimeout = errors.New("the engine has not answered the handshake in time")
 
-// handshake introduces the client and loads the first model, for as long as the engine gives signs
-// of life.
+var errEnded = errors.New("the engine's stream has ended")
+
+// handshake introduces the client, for as long as the engine gives signs of life, and loads the first
+// model, for as long as that takes: the host's context, or the TimeoutMs of its Options.Load, says how
+// long that may be.
 func (c *Client) handshake(ctx context.Context, e *engine) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	go c.watchStart(ctx, e, cancel)
+	answered := make(chan struct{})
+	go c.watchStart(ctx, e, answered, cancel)
 	server, err := c.introduce(ctx, e.conn)
 	if err == nil && c.options.Load != nil {
+		close(answered)
 		err = c.loadFirst(ctx, e.conn, server.DefaultModel)
 	}
 	if err == nil {
@@ -93,16 +100,18 @@ func (c *Client) handshake(ctx context.Context, e *engine) error {
 	}
 	cause := context.Cause(ctx)
 	var exit *ExitError
-	if errors.As(cause, &exit) || errors.Is(cause, ErrClosed) {
+	last := lastLine(e.process.log.tail())
+	if errors.As(cause, &exit) || errors.Is(cause, ErrClosed) || last == "" {
 		return cause
 	}
-	return fmt.Errorf("%w; its standard error ends with %q", cause, lastLine(e.process.log.tail()))
+	return fmt.Errorf("%w; its standard error ends with %q", cause, last)
 }
 
-// watchStart ends a handshake of which nothing can come any more.
-func (c *Client) watchStart(ctx context.Context, e *engine, cancel context.CancelCauseFunc) {
+// watchStart ends a start of which nothing can come any more. Once the engine has answered, silence
+// tells nothing: a load may be long.
+func (c *Client) watchStart(ctx context.Context, e *engine, answered <-chan struct{}, cancel context.CancelCauseFunc) {
 	const looks = 20 // at whether there was anything, in the time that it may be silent
-	patience := or(c.options.HandshakeTimeout, handshakeTimeout)
+	patience := c.options.handshakeTimeout()
 	ticker := time.NewTicker(max(patience/looks, time.Millisecond))
 	defer ticker.Stop()
 	seen, since := int64(0), time.Now()
@@ -116,12 +125,16 @@ func (c *Client) watchStart(ctx context.Context, e *engine, cancel context.Cance
 		case <-e.conn.readDone: // it has left, or wrote what is no message
 			cancel(c.seeOff(e))
 			return
+		case <-answered:
+			answered = nil
+			ticker.Stop()
+			continue
 		case <-ticker.C:
 		}
 		if now := e.conn.activity.Load() + e.process.log.activity.Load(); now != seen {
 			seen, since = now, time.Now()
 		} else if time.Since(since) > patience {
-			cancel(errSilent)
+			cancel(ErrHandshakeTimeout)
 			return
 		}
 	}
@@ -130,7 +143,7 @@ func (c *Client) watchStart(ctx context.Context, e *engine, cancel context.Cance
 func (c *Client) loadFirst(ctx context.Context, conn *conn, defaultModel string) error {
 	params := *c.options.Load
 	params.Model = or(params.Model, defaultModel)
-	made, err := conn.open(ctx, MethodModelsLoad, &params, c.options.OnProgress != nil)
+	made, err := conn.open(ctx, nil, MethodModelsLoad, &params, c.options.OnProgress != nil)
 	if err != nil {
 		return err
 	}
@@ -176,9 +189,11 @@ func (c *Client) tellProgress(ctx context.Context, made *call) (told chan struct
 }
 
 // Close ends the engine: its input ends, so that it finishes and answers what is in flight; after
-// Options.Grace it gets SIGTERM, and after Options.TermGrace SIGKILL. It returns when the engine is
-// gone, and may be called again.
+// Options.Grace it gets SIGTERM, and after Options.TermGrace SIGKILL. A stream of [NewClient] is closed
+// after Options.Grace. It returns when the engine is gone, and may be called again, also by what
+// Options.OnExit and its like call; of these, none is called any more after it has returned.
 func (c *Client) Close() error {
+	defer c.notes.close()
 	c.mu.Lock()
 	if c.isClosing() { // one Close is enough: two signals would be more than one
 		c.mu.Unlock()
@@ -198,7 +213,7 @@ func (c *Client) Close() error {
 		select { // the other end may answer what is in flight
 		case <-c.done:
 		case <-time.After(c.options.grace()):
-			_ = conn.stream.Close()
+			conn.hangUp()
 		}
 	}
 	<-c.done

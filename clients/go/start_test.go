@@ -83,7 +83,7 @@ func TestStartRefusesAnotherVersion(t *testing.T) {
 	noLeaks(t)
 	script := `{"rules": [{"method": "initialize", "steps": [{"result": {"protocolVersion": 2}}]}]}`
 	_, err := Start(limited(t), Options{Cmd: fakeCommand(t, script), HandshakeTimeout: patience})
-	if err == nil || !strings.Contains(err.Error(), "version 2") {
+	if !errors.Is(err, ErrProtocolVersion) || !strings.Contains(err.Error(), "engine's is 2") {
 		t.Errorf("got %v", err)
 	}
 	// It is gone when Start returns.
@@ -151,24 +151,39 @@ func TestTheContextOfStart(t *testing.T) {
 	}
 }
 
-// An engine that tells of its progress is waited for, longer than one that is silent.
-func TestProgressExtendsTheHandshake(t *testing.T) {
-	script := `read load; for at in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do sleep 0.1; ` +
-		`echo '{"jsonrpc":"2.0","method":"$/progress","params":{"requestId":2,"phase":"loading","completed":'$at',"total":15,"unit":"bytes"}}'; done; ` +
-		`for at in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do sleep 0.1; echo at work >&2; done; ` +
-		`echo '{"jsonrpc":"2.0","id":2,"result":{}}'; read more`
-	told, last := 0, int64(0)
-	options := shellEngine(script)
-	options.HandshakeTimeout = time.Second // of more than 3 that the load takes
-	options.Load = &LoadParams{Model: "fake"}
-	options.OnProgress = func(p Progress) { told, last = told+1, p.Completed }
+// An engine that gives signs of life is waited for, longer than one that is silent.
+func TestSignsOfLifeExtendTheHandshake(t *testing.T) {
+	noLeaks(t)
+	times := "for at in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do sleep 0.1; "
+	options := Options{Cmd: shell(`read request; ` + times + `echo at work >&2; done; ` +
+		times + `echo '{"jsonrpc":"2.0","method":"new/thing"}'; done; ` +
+		`echo '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1}}'; read more`)}
+	options.HandshakeTimeout = time.Second // of 3 that it takes
 	start(t, options)
-	if told < 2 || last != 15 {
-		t.Errorf("progress: %d times, the last %d", told, last)
+	_, err := Start(limited(t), Options{Cmd: shell("exec sleep 1000"), HandshakeTimeout: 200 * time.Millisecond})
+	if !errors.Is(err, ErrHandshakeTimeout) || strings.Contains(err.Error(), "standard error") { // of which there is nothing
+		t.Errorf("got %v", err)
 	}
-	silent := shellEngine("exec sleep 1000")
-	silent.HandshakeTimeout, silent.Load = 200*time.Millisecond, options.Load
-	if _, err := Start(limited(t), silent); !errors.Is(err, errSilent) {
+}
+
+// A load may be silent for longer than a handshake; it ends with the context.
+func TestTheFirstLoadMayTakeItsTime(t *testing.T) {
+	noLeaks(t)
+	script := `read load; echo '{"jsonrpc":"2.0","method":"$/progress","params":{"requestId":2,"phase":"loading","completed":7,"total":7,"unit":"bytes"}}'; ` +
+		`sleep 1; echo '{"jsonrpc":"2.0","id":2,"result":{}}'; read more`
+	var last int64
+	options := shellEngine(script)
+	options.HandshakeTimeout = 300 * time.Millisecond
+	options.Load = &LoadParams{Model: "fake"}
+	options.OnProgress = func(p Progress) { last = p.Completed }
+	start(t, options)
+	if last != 7 {
+		t.Errorf("progress: %d", last)
+	}
+	options.Cmd = shellEngine("exec sleep 1000").Cmd
+	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
+	defer cancel()
+	if _, err := Start(ctx, options); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -190,39 +205,6 @@ func TestTheFirstLoad(t *testing.T) {
 	options.Cmd, options.Load = fakeCommand(t, ""), &LoadParams{Model: "nosuch"}
 	if _, err := Start(limited(t), options); !errors.Is(err, KindModelNotFound) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestFind(t *testing.T) {
-	folder := t.TempDir()
-	program := filepath.Join(folder, "mlx-stdio")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("HOME", folder)
-	t.Setenv("PATH", "/usr/bin:/bin")
-	t.Setenv(CommandVariable, "")
-	if found, err := Find(); !errors.Is(err, ErrNotFound) {
-		t.Skipf("this machine has one: %s", found)
-	}
-	if _, err := Start(limited(t), Options{}); !errors.Is(err, ErrNotFound) {
-		t.Errorf("got %v", err)
-	}
-	t.Setenv("PATH", "/usr/bin:"+folder)
-	if found, err := Find(); err != nil || found != program {
-		t.Errorf("got %s, %v", found, err)
-	}
-	t.Setenv("PATH", "/usr/bin")
-	local := filepath.Join(folder, ".local", "bin")
-	if err := errors.Join(os.MkdirAll(local, 0o700), os.Rename(program, filepath.Join(local, "mlx-stdio"))); err != nil {
-		t.Fatal(err)
-	}
-	if found, err := Find(); err != nil || found != filepath.Join(local, "mlx-stdio") {
-		t.Errorf("got %s, %v", found, err)
-	}
-	t.Setenv(CommandVariable, "/nowhere/engine")
-	if found, err := Find(); err == nil {
-		t.Errorf("got %s", found)
 	}
 }
 

@@ -13,7 +13,7 @@ type Delta = StreamDelta
 
 // GenerationRequest is what can be streamed: [GenerateParams], [ChatParams] or [InfillParams].
 type GenerationRequest interface {
-	generation() (method string, fill func(stream bool, timeoutMs int64) any)
+	generation(stream bool) (method string, params any, ownTimeout bool)
 }
 
 // Result is the end of a stream: what [GenerateResult], [ChatResult] and [InfillResult] have in
@@ -53,25 +53,46 @@ type Stream struct {
 //	result, err := stream.Result()
 //
 // The end of the context cancels it at once, whoever reads it or not. A stream that is neither read to
-// its end nor left nor closed is held by its context.
+// its end nor left nor closed is held by its context. The params may be used again as soon as Stream has
+// returned; it sets their Stream itself. With [Restart] it waits for an engine that is being started.
 func (c *Client) Stream(ctx context.Context, request GenerationRequest, options ...CallOption) (*Stream, error) {
-	method, fill := request.generation()
-	x := c.exchange(ctx, method, func(ms int64) any { return fill(true, ms) }, options)
-	x.deltas = true
+	method, params, own := request.generation(true)
+	x := c.exchange(ctx, method, params, options)
+	x.deltas, x.timed = true, !own
 	if err := x.start(); err != nil {
 		return nil, err
 	}
 	return &Stream{exchange: x, unwatch: context.AfterFunc(ctx, x.leave)}, nil
 }
 
-// Deltas are the pieces of the text, in order. An error is the last thing that comes, with an empty
-// delta; Result gives the same one, so a loop may as well just end there. Leaving the loop before the
-// end cancels the generation; [Stream.Result] then tells how it ended.
-//
-// Delta.Channel is [ChannelContent] for the text. What later engines may put into another channel,
-// such as a model's reasoning, is no part of it.
+// Deltas are the pieces of the text, in order: joined, they are Result's Text. An error is the last
+// thing that comes, with an empty delta; Result gives the same one, so a loop may as well just end there.
+// (But where the end of the context, or Close, crosses the engine's reply, the loop is cut short and
+// ends with that error, and Result has the whole.) Leaving the loop before the end, be it by a panic,
+// cancels the generation; [Stream.Result] then tells how it ended.
 func (s *Stream) Deltas() iter.Seq2[Delta, error] {
 	return func(yield func(Delta, error) bool) {
+		for delta, err := range s.All() {
+			if err == nil && delta.Channel != ChannelContent {
+				continue
+			}
+			if !yield(delta, err) {
+				return
+			}
+		}
+	}
+}
+
+// All is Deltas with what belongs to another channel than [ChannelContent], too: later engines may
+// put a model's reasoning into one, which is no part of the text.
+func (s *Stream) All() iter.Seq2[Delta, error] {
+	return func(yield func(Delta, error) bool) {
+		read := false
+		defer func() { // a panic in the loop, or in what tells of progress, leaves it as a break does
+			if !read {
+				_ = s.Close()
+			}
+		}()
 		for !s.over {
 			delta, err := s.exchange.next()
 			if delta == nil {
@@ -79,10 +100,10 @@ func (s *Stream) Deltas() iter.Seq2[Delta, error] {
 				break
 			}
 			if !yield(*delta, nil) {
-				_ = s.Close()
 				return
 			}
 		}
+		read = true
 		err := s.err
 		if err == nil && s.exchange.wasCut() { // the reply has crossed the cancel; this is not all of the text
 			err = s.exchange.explain(s.exchange.whyLeft())

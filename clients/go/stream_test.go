@@ -81,7 +81,7 @@ func TestWhatIsJoined(t *testing.T) {
 		t.Fatal(err)
 	}
 	text, probabilities := map[Channel]int{}, 0
-	for delta, err := range stream.Deltas() {
+	for delta, err := range stream.All() {
 		if err != nil {
 			t.Fatal(err)
 		}

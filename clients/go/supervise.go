@@ -24,7 +24,7 @@ func (c *Client) supervise(e *engine) {
 			e.conn.fail(exit)
 		}
 		if c.options.OnExit != nil {
-			go c.options.OnExit(exit)
+			c.notes.tell(func() { c.options.OnExit(exit) })
 		}
 		if c.options.Restart == nil {
 			return
@@ -78,7 +78,7 @@ func (c *Client) restart(exit *ExitError, failures *int) *engine {
 		}
 	}()
 	var reason error = exit
-	for *failures < or(policy.Attempts, 5) {
+	for !policy.givesUp(*failures) {
 		wait := policy.wait(*failures)
 		*failures++
 		select {
@@ -102,12 +102,12 @@ func (c *Client) restart(exit *ExitError, failures *int) *engine {
 		reason = err
 		c.log.Error("mlxstdio: the engine does not start", "error", err)
 	}
-	c.end(fmt.Errorf("given up after %d starts: %w", *failures, reason))
+	c.end(fmt.Errorf("%w after %d starts: %w", ErrGivenUp, *failures, reason))
 	return nil
 }
 
 func (c *Client) tellRestart(attempt int, err error) {
 	if c.options.OnRestart != nil && !c.isClosing() {
-		go c.options.OnRestart(attempt, err)
+		c.notes.tell(func() { c.options.OnRestart(attempt, err) })
 	}
 }

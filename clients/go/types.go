@@ -1018,7 +1018,7 @@ func (u StringOrInteger) IsZero() bool {
 
 // MarshalJSON gives the value as it is.
 func (u StringOrInteger) MarshalJSON() ([]byte, error) {
-	return json.Marshal(u.value)
+	return encoded(u.value)
 }
 
 // UnmarshalJSON accepts string or int64, and null.
@@ -1053,7 +1053,7 @@ func (u StringOrIntegers) IsZero() bool {
 
 // MarshalJSON gives the value as it is.
 func (u StringOrIntegers) MarshalJSON() ([]byte, error) {
-	return json.Marshal(u.value)
+	return encoded(u.value)
 }
 
 // UnmarshalJSON accepts string or []int64, and null.
@@ -1090,7 +1090,7 @@ func (u StringOrObject) IsZero() bool {
 
 // MarshalJSON gives the value as it is.
 func (u StringOrObject) MarshalJSON() ([]byte, error) {
-	return json.Marshal(u.value)
+	return encoded(u.value)
 }
 
 // UnmarshalJSON accepts string or map[string]any, and null.
@@ -1127,7 +1127,7 @@ func (u StringOrTextParts) IsZero() bool {
 
 // MarshalJSON gives the value as it is.
 func (u StringOrTextParts) MarshalJSON() ([]byte, error) {
-	return json.Marshal(u.value)
+	return encoded(u.value)
 }
 
 // UnmarshalJSON accepts string or []TextPart, and null.

@@ -7,6 +7,7 @@ the word of a fault.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from mlx_stdio.conformance.ledger import Broken, Ledger
@@ -118,7 +119,7 @@ class Expecting:
                         self.cut_short = True
                         return
                     if not _is_noise(message):
-                        raise Failed("; or ".join(reasons), message)
+                        raise Failed(_nearest(reasons), message)
         for some in many:
             self._end_many(some)
 
@@ -177,6 +178,13 @@ class Expecting:
             raise Failed(f"{many.count} came, fewer than {below} are due")
         if many.name is not None:
             self.bindings.names[many.name] = many.count
+
+
+def _nearest(reasons: list[str]) -> str:
+    """Of the reasons why a message is none of those that are due, those farthest inside it."""
+    depths = [len(re.findall(r"[.\[]", reason.partition(": ")[0])) for reason in reasons]
+    found = [one for one, depth in zip(reasons, depths, strict=True) if depth == max(depths)]
+    return "; or ".join(dict.fromkeys(found))
 
 
 def _is_many(pattern: Any) -> bool:

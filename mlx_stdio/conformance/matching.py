@@ -118,7 +118,9 @@ def _number(kind: str) -> Callable[[dict[str, float], Any, str, Bindings], None]
         _type(kind, value, path, bindings)
         low, high = bounds.get("min", float("-inf")), bounds.get("max", float("inf"))
         if not low <= value <= high:
-            raise _wrong(path, f"from {low} to {high}", value)
+            ends = [f"at least {low}"] if "min" in bounds else []
+            ends += [f"at most {high}"] if "max" in bounds else []
+            raise _wrong(path, " and ".join(ends), value)
 
     return check
 

@@ -6,6 +6,8 @@ an empty line, and as many bytes as the length says. Rules this keeps:
 - a message longer than the limit is skipped as it arrives, and `Oversize` is given once;
 - a block that cannot be understood is `Malformed`, and what follows is skipped up to the next whole
   `Content-Length` header: only there can a message begin again, and no line needs to end before it;
+- a block that says another charset is `Malformed` too, but its length holds: the message is
+  skipped;
 - a block of headers is bounded too.
 
 Source: Language Server Protocol 3.17, "Base Protocol".
@@ -59,7 +61,6 @@ class HeaderFramer:
                 if found is None:
                     return
                 if isinstance(found, Malformed):
-                    self._lost = True
                     yield found
                     continue
                 if found > self.limit:
@@ -87,6 +88,7 @@ class HeaderFramer:
         while self._held.startswith((b"\r", b"\n")):
             del self._held[:1]
         length: int | None = None
+        foreign = False
         at = 0
         while (end := self._held.find(b"\n", at, _MOST_HEADERS)) >= 0:
             line = bytes(self._held[at:end]).strip()
@@ -95,6 +97,9 @@ class HeaderFramer:
                 if length is None:
                     return self._garbage(at)
                 del self._held[:at]
+                if foreign:
+                    self._skip = length
+                    return Malformed("a charset that is not UTF-8")
                 return length
             name, colon, value = line.partition(b":")
             name, value = name.strip().lower(), value.strip()
@@ -104,8 +109,8 @@ class HeaderFramer:
                 if not value.isdigit() or len(value) > 18 or length is not None:
                     return self._malformed("Content-Length is no number, or there twice", at)
                 length = int(value)
-            elif name == _TYPE and not _is_utf8(value):
-                return self._malformed("a charset that is not UTF-8", at)
+            elif name == _TYPE:
+                foreign |= not _is_utf8(value)
         if len(self._held) >= _MOST_HEADERS:
             return self._malformed(f"more than {_MOST_HEADERS} bytes of headers", at or 1)
         return None
@@ -118,6 +123,7 @@ class HeaderFramer:
 
     def _malformed(self, reason: str, read: int) -> Malformed:
         """What was read of the block is given up, so that it is not read again."""
+        self._lost = True
         del self._held[:read]
         return Malformed(reason)
 

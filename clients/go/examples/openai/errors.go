@@ -55,14 +55,6 @@ var kinds = map[mlxstdio.ErrorKind]struct {
 	mlxstdio.KindEngineFault:           {http.StatusBadGateway, "engine_fault", false},
 }
 
-// explain gives a deadline its name: the engine may have heard of it as a cancel, and said so.
-func explain(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("%w: %w", context.DeadlineExceeded, err)
-	}
-	return err
-}
-
 // errorOf is what the HTTP client gets to know. What an engine wrote as it left is for the log only.
 func errorOf(todo *job, err error) *apiError {
 	var ready *apiError
@@ -97,7 +89,7 @@ func engineError(todo *job, told *mlxstdio.Error) *apiError {
 		return serverError(http.StatusInternalServerError, string(told.Data.Kind), told.Message, false)
 	}
 	made := &apiError{status: row.status, Type: typeServer, Message: told.Message, Code: &row.code,
-		final: row.final, retryAfter: time.Duration(told.Data.RetryAfterMs) * time.Millisecond}
+		final: row.final, retryAfter: told.RetryAfter()}
 	if row.status < http.StatusInternalServerError {
 		made.Type = typeInvalid
 	}

@@ -39,7 +39,7 @@ func (f *front) generate(understand func(body []byte) (*job, error)) http.Handle
 func (f *front) whole(ctx context.Context, w http.ResponseWriter, todo *job) error {
 	result, err := f.client.Do(ctx, todo.request)
 	if err != nil {
-		return explain(ctx, err)
+		return err
 	}
 	to := newAnswers(f, todo)
 	to.model = result.Model
@@ -72,19 +72,19 @@ func (f *front) stream(ctx context.Context, w http.ResponseWriter, r *http.Reque
 func (f *front) pump(ctx context.Context, out *events, to *answers, todo *job) error {
 	stream, err := f.client.Stream(ctx, todo.request, mlxstdio.OnProgress(out.progress))
 	if err != nil {
-		return explain(ctx, err)
+		return err
 	}
 	defer stream.Close() // cancels it, however this ends
 	for delta, err := range stream.Deltas() {
 		if err != nil {
-			return explain(ctx, err)
+			return err
 		}
 		if delta.Channel != mlxstdio.ChannelContent {
 			continue // of a later engine; OpenAI's content has no place for it
 		}
 		scores, err := f.names.scores(ctx, to, delta.Logprobs)
 		if err != nil {
-			return explain(ctx, err)
+			return err
 		}
 		if delta.Text == "" && scores == nil {
 			continue
@@ -95,7 +95,7 @@ func (f *front) pump(ctx context.Context, out *events, to *answers, todo *job) e
 	}
 	result, err := stream.Result()
 	if err != nil {
-		return explain(ctx, err)
+		return err
 	}
 	out.send("", to.last(result))
 	if todo.usage {

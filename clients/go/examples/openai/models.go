@@ -22,7 +22,7 @@ type catalogue struct {
 func (c *catalogue) list(ctx context.Context) ([]string, error) {
 	states, err := c.client.Models(ctx)
 	if err != nil {
-		return nil, explain(ctx, err)
+		return nil, err
 	}
 	var names []string
 	for _, state := range states {

@@ -1,0 +1,16 @@
+package mlxstdio
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// encoded is a value as JSON, without the escapes by which [json.Marshal] makes six bytes of each `<`,
+// `>` and `&` for the sake of web pages: markup and code would be refused far below the engine's limit.
+func encoded(value any) ([]byte, error) {
+	var buffer bytes.Buffer
+	encoder := json.NewEncoder(&buffer)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(value)
+	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), err
+}
