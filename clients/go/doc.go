@@ -97,5 +97,5 @@
 //
 // `mlx-stdio fake` is the same engine without models: it starts at once on any machine, and serves
 // scripted texts, delays, errors and crashes (docs/fake.md). [NewClient] speaks over any stream, such
-// as a [net.Pipe] whose other end is a test.
+// as a [net.Pipe] whose other end is a test (see its example).
 package mlxstdio

@@ -1,10 +1,13 @@
 package mlxstdio_test
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -39,6 +42,33 @@ func Example() {
 	}
 	fmt.Println(result.Text, result.FinishReason)
 	// Output: Hello, world. stop
+}
+
+// A test of a host may play the engine itself, where `mlx-stdio fake` is too much.
+func ExampleNewClient() {
+	ours, theirs := net.Pipe()
+	go func() {
+		defer theirs.Close()
+		lines := bufio.NewScanner(theirs)
+		for lines.Scan() {
+			var said struct {
+				ID     json.RawMessage
+				Method string
+			}
+			if err := json.Unmarshal(lines.Bytes(), &said); err != nil || said.ID == nil {
+				continue // a notification, such as a cancel, has no answer
+			}
+			fmt.Fprintf(theirs, `{"jsonrpc":"2.0","id":%s,"result":{"text":"played","finishReason":"stop"}}`+"\n", said.ID)
+		}
+	}()
+	client := mlxstdio.NewClient(ours, mlxstdio.Options{})
+	defer client.Close()
+	result, err := client.Generate(context.Background(), &mlxstdio.GenerateParams{Prompt: mlxstdio.Prompt("Hello")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(result.Text)
+	// Output: played
 }
 
 func ExampleClient_Stream() {

@@ -190,7 +190,8 @@ func (c *Client) tellProgress(ctx context.Context, made *call) (told chan struct
 
 // Close ends the engine: its input ends, so that it finishes and answers what is in flight; after
 // Options.Grace it gets SIGTERM, and after Options.TermGrace SIGKILL. A stream of [NewClient] is closed
-// after Options.Grace. It returns when the engine is gone, and may be called again, also by what
+// after Options.Grace. It returns when the engine is gone, with the error of [Client.Err]: why it had
+// gone before, if it had. It may be called again, also by what
 // Options.OnExit and its like call; of these, none is called any more after it has returned.
 func (c *Client) Close() error {
 	defer c.notes.close()
