@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -119,7 +120,10 @@ def test_a_folder_whose_name_is_no_text_is_left_out(models: Path, tmp_path: Path
 
 def sockets(pid: int) -> set[str]:
     """The inodes of a process's sockets."""
-    links = [file.readlink().name for file in Path(f"/proc/{pid}/fd").iterdir()]
+    links: list[str] = []
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(file.readlink().name)
     return {link[8:-1] for link in links if link.startswith("socket:")}
 
 
