@@ -22,10 +22,10 @@ run: setup
 	$(BIN)/python examples/hello.py
 
 # Two files at a time: most tests wait for processes, and more would wait for each other. What fails is
-# run once more by itself, and counts only then: see CONTRIBUTING.md.
+# run once more without the rest, and counts only then: see CONTRIBUTING.md.
 test: setup node
 	$(BIN)/python -m pytest -n 2 --dist loadfile || \
-		{ test $$? -eq 1 && echo "What failed, once more by itself:" && $(BIN)/python -m pytest --last-failed; }
+		{ test $$? -eq 1 && echo "What failed, once more without the rest:" && $(BIN)/python -m pytest --last-failed; }
 	$(MAKE) test-go
 
 # With the race detector, which needs a C compiler; then with the Go release before the current one,

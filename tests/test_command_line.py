@@ -40,6 +40,17 @@ def test_the_table_has_the_options() -> None:
     assert table == taken - OWN == VALUES.keys() | FLAGS
 
 
+def test_the_table_has_the_defaults() -> None:
+    text = (ROOT / "protocol.md").read_text()
+    rows = re.findall(r"^\| `--([a-z-]+)` \| \S.*? \| (\S+) \| [\d.]+ \|$", text, re.MULTILINE)
+    assert len(rows) >= 8
+    for option, default in rows:
+        name = option.replace("-", "_")
+        given = read_settings([f"--{option}={default.strip('`')}"])
+        expected = None if default == "none" else getattr(given, name)
+        assert getattr(read_settings([]), name) == expected, option
+
+
 @pytest.mark.parametrize("option", VALUES)
 def test_a_value_follows_or_stands_behind_an_equals_sign(option: str) -> None:
     text, value = VALUES[option]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mlx_stdio.conformance.lacking import _OPTIONAL, REQUIRED, REQUIRED_PARAMS
 from mlx_stdio.conformance.transcript import all_transcripts
 from tests.host import COMMAND, ROOT
 
@@ -193,7 +194,7 @@ for name, row in methods.METHODS.items():
     if not row.notification and (name not in REQUIRED or name == MORE):
         methods.METHODS[name] = msgspec.structs.replace(row, built=False)
 fields = {field.encode_name for field in msgspec.structs.fields(methods.METHODS["generate"].params)}
-lacks = tuple(sorted(fields - REQUIRED_PARAMS | ({MORE} & fields)))
+lacks = tuple(sorted(fields - REQUIRED_PARAMS - {"_meta"} | ({MORE} & fields)))
 methods.UNSUPPORTED_PARAMS = prepare.UNSUPPORTED_PARAMS = lacks
 sys.argv = ["mlx-stdio", "fake", *sys.argv[1:]]
 from mlx_stdio.__main__ import main
@@ -211,6 +212,47 @@ def test_an_engine_may_lack_what_is_not_required() -> None:
     shown = {clause for clause, row in report["clauses"].items() if row["shown"]}
     assert {"5.13", "7.9", "9.1", "10.7"} <= shown
     assert not {"6.22", "7.10", "7.27"} & shown
+
+
+def test_unsupported_is_no_answer_to_what_is_wrong(tmp_path: Path) -> None:
+    """A program that knows no other error keeps no clause about errors."""
+    program = PROGRAM.replace(
+        "sys.exit(0)",
+        "",
+    ).replace(
+        'elif request["method"] == "generate":',
+        'else:\n        error = {"code": 1006, "message": "no", "data": {"kind": "unsupported"}}\n'
+        '        say({"id": request["id"], "error": error})\n    if False:',
+    )
+    names = ["methods-unknown", "params-refused", "error-order"]
+    done = conformance("--transcript", *names, "--json", "--", sys.executable, "-c", program)
+    report = json.loads(done.stdout)
+    assert [row["passed"] for row in report["transcripts"]] == [False] * 3, report
+
+
+def test_the_report_can_be_printed_whatever_came(tmp_path: Path) -> None:
+    rows = [PING[0], {"send": {**PING[1]["send"], "method": ["ping"]}}, PING[3]]
+    (tmp_path / "ping.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    program = "import sys\nfor _ in sys.stdin: print('\"\\\\ud800\"', flush=True)"
+    done = conformance("--folder", str(tmp_path), "--", sys.executable, "-c", program)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "ud800" in done.stdout
+
+
+def test_what_is_required_is_what_the_page_and_the_go_client_say() -> None:
+    """5.13 stands in `protocol.md`, in `lacking.py` and in the Go client's replay."""
+    page = (ROOT / "protocol.md").read_text()
+    clause = page.split("\n[5.13] ")[1].split("\n\n")[0]
+    methods, params = clause.split("`generate`; and")
+    assert {*re.findall(r"`(.+?)`", methods), "generate"} - {"capabilities.methods"} == REQUIRED
+    listed = set(re.findall(r"`(.+?)`", params.split("MUST work:")[1].split("and those of")[0]))
+    assert listed == REQUIRED_PARAMS
+    go = (ROOT / "clients/go/conformance_lacking_test.go").read_text()
+    text = go.split("requiredParams = []string{")[1].split("}")[0]
+    assert set(re.findall(r'"(.+?)"', text)) == REQUIRED_PARAMS | {"_meta"}
+    names = dict(re.findall(r'(Method\w+) += "(.+?)"', (ROOT / "clients/go/types.go").read_text()))
+    text = go.split("optionalMethods = []string{")[1].split("}")[0]
+    assert {names[one] for one in re.findall(r"Method\w+", text)} == _OPTIONAL
 
 
 @pytest.mark.parametrize("more", ["models/load", "seed"])

@@ -24,7 +24,7 @@ func (r *replay) times(step map[string]any) int {
 // sent begins the account of a request whose id may have been used before.
 func (r *replay) sent(message any) {
 	if request, ok := message.(map[string]any); ok {
-		r.lackable[key(request["id"])] = mayLack(request)
+		r.beforeLack[key(request["id"])] = beforeLack(request)
 	}
 	if request, ok := message.(map[string]any); ok && request["method"] == "generate" {
 		delete(r.deltas, key(request["id"]))
@@ -168,7 +168,7 @@ func (r *replay) expect(patterns []any, orEnd any) error {
 		if r.isOneOf(many, message) || isNoise(message) {
 			continue
 		}
-		if r.cutShort = r.isLack(message); r.cutShort {
+		if r.cutShort = r.isLack(message, due); r.cutShort {
 			return nil
 		}
 		return fmt.Errorf("%w\ncame: %v", errors.Join(reasons...), message)

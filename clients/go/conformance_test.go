@@ -27,7 +27,6 @@ const (
 	transcriptTime   = 60 * time.Second
 )
 
-// What may come at any time, and is passed over where it is not asked for.
 // Other notifications, also such as were added later, are passed over where no step asks for them.
 var askedFor = map[string]bool{"stream/delta": true, "engine/fatal": true}
 
@@ -56,18 +55,18 @@ func conformanceCommand(t *testing.T) (command []string, folder string) {
 }
 
 type replay struct {
-	process  *exec.Cmd
-	stdin    io.WriteCloser
-	rest     []byte     // of a message that the engine has not taken yet
-	gate     sync.Mutex // held while stdout is not read
-	stdout   io.ReadCloser
-	messages chan any // an error for what is no message
-	next     any      // looked at already
-	framing  string
-	ended    bool // the process has
-	cutShort bool // by an orEnd
-	seq      map[string]int64
-	lackable map[string]bool // by id: not every engine can do what was asked
+	process    *exec.Cmd
+	stdin      io.WriteCloser
+	rest       []byte     // of a message that the engine has not taken yet
+	gate       sync.Mutex // held while stdout is not read
+	stdout     io.ReadCloser
+	messages   chan any // an error for what is no message
+	next       any      // looked at already
+	framing    string
+	ended      bool // the process has
+	cutShort   bool // by an orEnd
+	seq        map[string]int64
+	beforeLack map[string][]string // by id, see beforeLack
 	bindings
 }
 
@@ -92,7 +91,7 @@ func replayTranscript(t *testing.T, file string, command []string, folder string
 	}
 	// The reader is never held up: while a step writes, nobody takes what it has read.
 	r := &replay{process: process, stdin: stdin, stdout: stdout, messages: make(chan any, 1<<17),
-		framing: options.Framing, seq: map[string]int64{}, lackable: map[string]bool{}, bindings: bound}
+		framing: options.Framing, seq: map[string]int64{}, beforeLack: map[string][]string{}, bindings: bound}
 	go r.read()
 	steps := append(lines[1:], map[string]any{"exit": json.Number("0")})
 	for at, step := range steps {

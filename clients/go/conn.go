@@ -98,7 +98,11 @@ func (c *conn) notify(ctx context.Context, method string, params any) error {
 	if err != nil {
 		return err
 	}
-	return c.out.put(ctx, nil, frame)
+	err = c.out.put(ctx, nil, frame)
+	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+		return &LostError{method, false, err}
+	}
+	return err
 }
 
 func (c *conn) encode(id *int64, method string, params any) (made frame, err error) {
@@ -168,7 +172,7 @@ var errStillRead = errors.New("it is closed, but reading it does not end")
 func (c *conn) read() {
 	from := newLines(c.stream)
 	for {
-		line, err := from.next(longestLine(c.limit.Load()))
+		line, err := from.next(longestLine)
 		if isClosed(c.readDone) { // given up
 			return
 		}

@@ -48,7 +48,7 @@ func TestTheRefusalOfTheFirstModelIsNobodysAnswer(t *testing.T) {
 	}
 	var lost *LostError
 	_, err := c.Generate(limited(t), prompt)
-	if !errors.As(err, &lost) || errors.Is(err, KindModelNotFound) || !strings.Contains(err.Error(), "given up") {
+	if !errors.As(err, &lost) || errors.Is(err, KindModelNotFound) || !errors.Is(err, ErrGivenUp) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -103,7 +103,7 @@ func TestNothingIsSentAgainOnATransport(t *testing.T) {
 func TestTheLastRetryIsOne(t *testing.T) {
 	noLeaks(t)
 	options, _ := fragile(t, `{"delayMs": 20, "exit": 70}`)
-	options.Restart = &Restart{Wait: time.Millisecond, Attempts: 2, Retries: 9}
+	options.Restart = &Restart{Wait: 200 * time.Millisecond, Attempts: 2, Retries: 9}
 	options.Cmd.Args[2] = strings.Replace(options.Cmd.Args[2], "else exec", "else exit 9; exec", 1)
 	c := start(t, options)
 	told := 0

@@ -215,6 +215,11 @@ func (e *LostError) Error() string {
 	return fmt.Sprintf("mlxstdio: %s: lost %s: %v", e.Method, what, e.Cause)
 }
 
+// Is finds [ErrGivenUp] also where Unwrap hides the reason.
+func (e *LostError) Is(target error) bool {
+	return target == ErrGivenUp && errors.Is(e.Cause, ErrGivenUp)
+}
+
 // Unwrap gives the cause, unless that is the engine's answer to another request: that of Options.Load
 // after a restart.
 func (e *LostError) Unwrap() error {

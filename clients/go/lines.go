@@ -18,7 +18,7 @@ func newLines(from io.Reader) *lines { return &lines{from: bufio.NewReaderSize(f
 
 // next gives a line, which stays as it is until the next one is read; io.EOF is the end of the stream.
 // A longer one than the most is an error: what never ends must not take all of the host's memory.
-func (l *lines) next(most int64) ([]byte, error) {
+func (l *lines) next(most int) ([]byte, error) {
 	l.long = nil
 	for {
 		line, err := l.from.ReadSlice('\n')
@@ -27,7 +27,7 @@ func (l *lines) next(most int64) ([]byte, error) {
 				return nil, newStreamError(line, "it does not end") // what is no message is not collected
 			}
 			l.long = append(l.long, line...)
-			if int64(len(l.long)) > most {
+			if len(l.long) > most {
 				return nil, newStreamError(l.long, fmt.Sprintf("it is longer than %d bytes", most))
 			}
 			continue
@@ -42,10 +42,6 @@ func (l *lines) next(most int64) ([]byte, error) {
 	}
 }
 
-// longestLine is the most that an engine has to say, by the length of what it accepts (32 MiB unless it
-// tells of more): of all replies, that of `tokenize` is the longest beside its request, with a token id
-// of up to seven digits and a comma for each byte.
-func longestLine(limit int64) int64 {
-	const least, most = 32 << 20, 1 << 40
-	return 8 * min(max(limit, least), most)
-}
+// longestLine is far beyond what an engine has to say, which depends on what it is asked and has no bound
+// of its own: it stops one that has gone wrong before the host has no memory left.
+const longestLine = 1 << 30

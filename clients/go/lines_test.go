@@ -3,7 +3,6 @@ package mlxstdio
 import (
 	"errors"
 	"io"
-	"math"
 	"strings"
 	"testing"
 )
@@ -31,13 +30,5 @@ func TestALineThatIsTooLong(t *testing.T) {
 	}
 	if _, err := newLines(strings.NewReader("")).next(most); err != io.EOF {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestTheLongestLine(t *testing.T) {
-	for limit, want := range map[int64]int64{0: 256 << 20, 200: 256 << 20, 64 << 20: 512 << 20, math.MaxInt64: 8 << 40} {
-		if got := longestLine(limit); got != want {
-			t.Errorf("%d: %d", limit, got)
-		}
 	}
 }

@@ -57,7 +57,7 @@ func (n *notes) queue(one note) (dropped int) {
 		return 0
 	}
 	n.waiting = append(n.waiting, one)
-	if n.size += one.size; n.size > notesBytes {
+	if n.size += one.size; one.size > 0 && n.size > notesBytes {
 		dropped = n.drop()
 	}
 	if !n.telling {

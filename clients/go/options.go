@@ -12,7 +12,7 @@ import (
 
 // Options say which engine [Start] spawns and how it is looked after. The zero value is good: the
 // engine that [Find] finds, with pico for its model. What they point to is copied, so it may be changed
-// after Start. A time that is zero is the default.
+// after Start (but for what is nested deeper: values in Load.Meta, the fields of Cmd.SysProcAttr). A time that is zero is the default.
 type Options struct {
 	// The program; by default what Find finds.
 	Command string
@@ -40,7 +40,8 @@ type Options struct {
 	// which alone does so after a restart.
 	Load *LoadParams
 
-	// Called while that model is loaded, also after a restart, from a goroutine of its own.
+	// Called while that model is loaded, also after a restart, from a goroutine of its own. It may close
+	// the client, and must not wait for its requests, which wait for the load.
 	OnProgress func(Progress)
 
 	// Who the host is, for the engine's log.
@@ -55,8 +56,8 @@ type Options struct {
 	// older ones are dropped, which the log tells.
 	//
 	// OnNotification, OnExit and OnRestart are called one at a time, in the order in which things
-	// happened, and none begins after Close has returned. They may use the client, and close it;
-	// one that waits for the next waits for ever.
+	// happened; once Close has returned, none begins but one that was due at that moment. They may use
+	// the client, and close it; one that waits for the next waits for ever.
 	OnNotification func(method string, params json.RawMessage)
 
 	// Called each time the engine has left without being asked to.

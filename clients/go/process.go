@@ -103,7 +103,11 @@ func (p *process) watch(readDone <-chan struct{}) {
 	switch err := waitUntilExited(p.cmd.Process); {
 	case err == nil:
 		p.signalGroup(syscall.SIGKILL)
-	case !errors.Is(err, syscall.ECHILD):
+	case errors.Is(err, syscall.ECHILD): // its number may be anybody's
+		p.mu.Lock()
+		p.reaped, p.unknown = true, p.cmd.Wait()
+		p.mu.Unlock()
+	default:
 		status, err := reap(p.cmd.Process)
 		p.mu.Lock()
 		p.reaped, p.status, p.unknown = true, status, err

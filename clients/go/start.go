@@ -190,7 +190,7 @@ func (c *Client) tellProgress(ctx context.Context, made *call) (told chan struct
 
 // Close ends the engine: its input ends, so that it finishes and answers what is in flight; after
 // Options.Grace it gets SIGTERM, and after Options.TermGrace SIGKILL. A stream of [NewClient] is closed
-// after Options.Grace. It returns when the engine is gone, with the error of [Client.Err]: why it had
+// after Options.Grace if it has a CloseWrite, else as soon as all is written. It returns when the engine is gone, with the error of [Client.Err]: why it had
 // gone before, if it had. It may be called again, also by what
 // Options.OnExit and its like call; of these, none is called any more after it has returned.
 func (c *Client) Close() error {
@@ -211,7 +211,7 @@ func (c *Client) Close() error {
 		process.stop(c.options.grace(), c.options.termGrace())
 	}
 	if process == nil && conn != nil {
-		select { // the other end may answer what is in flight
+		select { // the other end may answer what is in flight, where only the writing half was closed
 		case <-c.done:
 		case <-time.After(c.options.grace()):
 			conn.hangUp()

@@ -170,20 +170,20 @@ func TestSignsOfLifeExtendTheHandshake(t *testing.T) {
 func TestTheFirstLoadMayTakeItsTime(t *testing.T) {
 	noLeaks(t)
 	script := `read load; echo '{"jsonrpc":"2.0","method":"$/progress","params":{"requestId":2,"phase":"loading","completed":7,"total":7,"unit":"bytes"}}'; ` +
-		`sleep 1; echo '{"jsonrpc":"2.0","id":2,"result":{}}'; read more`
+		`sleep 4; echo '{"jsonrpc":"2.0","id":2,"result":{}}'; read more`
 	var last int64
 	options := shellEngine(script)
-	options.HandshakeTimeout = 300 * time.Millisecond
+	options.HandshakeTimeout = 3 * time.Second
 	options.Load = &LoadParams{Model: "fake"}
 	options.OnProgress = func(p Progress) { last = p.Completed }
 	start(t, options)
 	if last != 7 {
 		t.Errorf("progress: %d", last)
 	}
-	options.Cmd = shellEngine("exec sleep 1000").Cmd
-	ctx, cancel := context.WithTimeout(context.Background(), 600*time.Millisecond)
-	defer cancel()
-	if _, err := Start(ctx, options); !errors.Is(err, context.DeadlineExceeded) {
+	options.Cmd = shellEngine(script + "; exec sleep 1000").Cmd
+	ctx, cancel := context.WithCancel(context.Background())
+	options.OnProgress = func(Progress) { cancel() } // it is loading
+	if _, err := Start(ctx, options); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -84,6 +84,8 @@ func (c *Client) restart(exit *ExitError, failures *int) *engine {
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
 			c.end(ErrClosed)
 			return nil
 		}

@@ -9,7 +9,8 @@ import json
 import sys
 import threading
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
+from io import TextIOWrapper
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -54,6 +55,8 @@ def run(arguments: list[str]) -> int:
         outcomes = replay_all(transcripts, command, options.timeout, options.jobs)
     except OSError as error:
         parser.error(f"{command[0]}: {error}")
+    if isinstance(sys.stdout, TextIOWrapper):  # what a program says need not be UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     if options.json:
         sys.stdout.write(
             json.dumps(as_json(outcomes, left_out), ensure_ascii=False, indent=2) + "\n"
@@ -118,7 +121,7 @@ def _chosen(names: list[str] | None, folder: Path) -> list[Transcript]:
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise ValueError
+        raise ArgumentTypeError("1 or more")
     return value
 
 

@@ -115,7 +115,7 @@ class Expecting:
                         break
                     reasons.append(reason)
                 else:
-                    if self.ledger.is_lack(message):
+                    if self.ledger.is_lack(message, due):
                         self.cut_short = True
                         return
                     if not _is_noise(message):

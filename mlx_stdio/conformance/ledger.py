@@ -6,9 +6,10 @@ gap; progress that rises strictly. A transcript need not say these: breaking one
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from mlx_stdio.conformance.lacking import may_lack
+from mlx_stdio.conformance.lacking import errors_before
 
 _UNSUPPORTED: Final = 1006
 _ANSWERS: Final = frozenset({"result", "error"})
@@ -27,7 +28,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.texts: dict[Any, str] = {}
-        self._may_lack: dict[Any, bool] = {}
+        self._before_lack: dict[Any, AbstractSet[int] | None] = {}
         self._open: list[Any] = []
         self._seq: dict[Any, int] = {}
         self._told: dict[tuple[Any, str], int] = {}
@@ -41,14 +42,25 @@ class Ledger:
                 if key not in self._open:
                     self._forget(key)
                 self._open.append(key)
-                self._may_lack[key] = may_lack(one)
+                self._before_lack[key] = errors_before(one)
 
-    def is_lack(self, message: Any) -> bool:
-        """Whether a message is `unsupported`, for a request that not every engine can serve."""
+    def is_lack(self, message: Any, patterns: list[Any]) -> bool:
+        """Whether a message is `unsupported`, for a request that not every engine can serve.
+
+        Args:
+            patterns: what is due; not an error that goes before it.
+        """
         error = message.get("error") if isinstance(message, dict) else None
         if not isinstance(error, dict) or error.get("code") != _UNSUPPORTED:
             return False
-        return self._may_lack.get(_key(message.get("id")), False)
+        before = self._before_lack.get(_key(message.get("id")))
+        return before is not None and not any(
+            isinstance(pattern, dict)
+            and pattern.get("id") == message["id"]
+            and isinstance(pattern.get("error"), dict)
+            and any(pattern["error"].get("code") == code for code in before)
+            for pattern in patterns
+        )
 
     def sent_raw(self) -> None:
         """Bytes were sent that may hold any number of requests: ids are not looked at any more."""

@@ -17,6 +17,8 @@ from mlx_stdio.wire.envelope import notification_bytes
 from mlx_stdio.wire.writer import Frame, Writer
 
 _FLUSH_SECONDS = 1.0
+_DYING_SECONDS = 1.0
+"""A signal may end the process on another thread: this one must not answer meanwhile."""
 
 
 class Powers(NamedTuple):
@@ -87,7 +89,10 @@ class Acting:
             powers.leave(step.exit, "as the script says")
         elif step.signal is not None:
             powers.writer.close(_FLUSH_SECONDS)
-            os.kill(os.getpid(), signal.Signals[step.signal])
+            number = signal.Signals[step.signal]
+            os.kill(os.getpid(), number)
+            if signal.getsignal(number) is signal.SIG_DFL:
+                time.sleep(_DYING_SECONDS)
         elif step.fatal is not None:
             powers.fatal(RuntimeError(step.fatal))
 
