@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlx_stdio.conformance.lacking import _OPTIONAL, REQUIRED, REQUIRED_PARAMS
+from mlx_stdio.conformance.lacking import OPTIONAL, REQUIRED, REQUIRED_PARAMS
 from mlx_stdio.conformance.transcript import all_transcripts
 from tests.host import COMMAND, ROOT
 
@@ -147,6 +147,13 @@ def test_what_does_not_apply_ends_a_transcript(tmp_path: Path) -> None:
     )
 
 
+# How a program that has changed something in it becomes the fake engine.
+FAKE = """
+sys.argv = ["mlx-stdio", "fake", *sys.argv[1:]]
+from mlx_stdio.__main__ import main
+main()
+"""
+
 # The fake engine as a later release of version 1 may be: a member more in all that may get one, and
 # notifications that this page does not know.
 LATER = """
@@ -167,9 +174,6 @@ def dump(value):
     news = b'{"jsonrpc":"2.0","method":"later/news","params":{}}\\n'
     return (news if NEWS and "method" in value else b"") + plain(value)  # a reply may be in a batch
 envelope._dump = dump
-sys.argv = ["mlx-stdio", "fake", *sys.argv[1:]]
-from mlx_stdio.__main__ import main
-main()
 """
 
 
@@ -178,7 +182,7 @@ main()
 def test_what_version_1_may_add_breaks_nothing(framing: str) -> None:
     """5.9 and 5.10: an older set of transcripts is no older version of the protocol."""
     names = [t.name for t in all_transcripts() if t.framing == framing]
-    program = f"NEWS = {framing == 'newline'}{LATER}"
+    program = f"NEWS = {framing == 'newline'}{LATER}{FAKE}"
     options = ["--jobs", "4", "--transcript", *names]
     done = conformance(*options, "--", sys.executable, "-c", program)
     assert done.returncode == 0, done.stdout
@@ -196,9 +200,6 @@ for name, row in methods.METHODS.items():
 fields = {field.encode_name for field in msgspec.structs.fields(methods.METHODS["generate"].params)}
 lacks = tuple(sorted(fields - REQUIRED_PARAMS - {"_meta"} | ({MORE} & fields)))
 methods.UNSUPPORTED_PARAMS = prepare.UNSUPPORTED_PARAMS = lacks
-sys.argv = ["mlx-stdio", "fake", *sys.argv[1:]]
-from mlx_stdio.__main__ import main
-main()
 """
 
 
@@ -206,7 +207,7 @@ main()
 def test_an_engine_may_lack_what_is_not_required() -> None:
     """5.13: what it lacks is not shown, the rest is, and nothing fails."""
     options = ["--jobs", "4", "--json"]
-    done = conformance(*options, "--", sys.executable, "-c", f"MORE = ''{LACKING}")
+    done = conformance(*options, "--", sys.executable, "-c", f"MORE = ''{LACKING}{FAKE}")
     report = json.loads(done.stdout)
     assert done.returncode == 0, [row for row in report["transcripts"] if row["failure"]]
     shown = {clause for clause, row in report["clauses"].items() if row["shown"]}
@@ -252,13 +253,13 @@ def test_what_is_required_is_what_the_page_and_the_go_client_say() -> None:
     assert set(re.findall(r'"(.+?)"', text)) == REQUIRED_PARAMS | {"_meta"}
     names = dict(re.findall(r'(Method\w+) += "(.+?)"', (ROOT / "clients/go/types.go").read_text()))
     text = go.split("optionalMethods = []string{")[1].split("}")[0]
-    assert {names[one] for one in re.findall(r"Method\w+", text)} == _OPTIONAL
+    assert {names[one] for one in re.findall(r"Method\w+", text)} == OPTIONAL
 
 
 @pytest.mark.parametrize("more", ["models/load", "seed"])
 def test_what_is_required_must_work(more: str) -> None:
     options = ["--transcript", "models", "seed", "--"]
-    done = conformance(*options, sys.executable, "-c", f"MORE = {more!r}{LACKING}")
+    done = conformance(*options, sys.executable, "-c", f"MORE = {more!r}{LACKING}{FAKE}")
     assert done.returncode == 1
     assert "unsupported" in done.stdout
 

@@ -101,6 +101,14 @@ def warnings(host: Host) -> list[str]:
     return [line["event"] for line in lines if line["level"] in ("warning", "error")]
 
 
+def killed(host: Host) -> None:
+    """Kill it; it had nothing to complain of."""
+    host.process.kill()
+    host.wait()
+    host.close()
+    assert warnings(host) == []
+
+
 def test_every_kind_of_cache_survives_a_restart(spawn: Spawn, kept: Path) -> None:
     first = spawn()
     answers = {kind: ask(first, **more) for kind, more in KINDS.items()}
@@ -165,10 +173,7 @@ def test_a_kill_at_any_time_leaves_whole_files(spawn: Spawn, kept: Path, moment:
         elif moment == "whole":
             saved(host, kept, whole + 1)
         time.sleep(chance.random() * 0.005)
-        host.process.kill()
-        host.wait()
-        host.close()
-        assert warnings(host) == []
+        killed(host)
         second = spawn("--log-level", "warning")
         found = 0
         for prompt in prompts:
@@ -177,10 +182,7 @@ def test_a_kill_at_any_time_leaves_whole_files(spawn: Spawn, kept: Path, moment:
             found += cached > 0
             assert tokens == ask(second, prompt, model="large", cachePrompt=False)[1]
         assert found > 0 or moment != "whole"
-        second.process.kill()
-        second.wait()
-        second.close()
-        assert warnings(second) == []
+        killed(second)
 
 
 def test_other_weights_under_the_same_name_are_another_model(

@@ -165,7 +165,11 @@ func (c *Client) introduce(ctx context.Context, conn *conn) (*InitializeResult, 
 	if c.options.Name != "" {
 		params.ClientInfo = map[string]any{"name": c.options.Name, "version": c.options.Version}
 	}
-	made, err := conn.open(ctx, nil, MethodInitialize, params, false)
+	data, err := encodedParams(params)
+	if err != nil {
+		return nil, err
+	}
+	made, err := conn.open(ctx, nil, MethodInitialize, data, false)
 	if err != nil {
 		return nil, err
 	}
@@ -174,12 +178,12 @@ func (c *Client) introduce(ctx context.Context, conn *conn) (*InitializeResult, 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	data, err := made.ended()
+	answer, err := made.ended()
 	if err != nil {
 		return nil, err
 	}
 	result := &InitializeResult{}
-	if err := json.Unmarshal(data, result); err != nil {
+	if err := json.Unmarshal(answer, result); err != nil {
 		return nil, fmt.Errorf("the handshake: %w", err)
 	}
 	if result.ProtocolVersion != ProtocolVersion {

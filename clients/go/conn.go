@@ -55,15 +55,8 @@ func newConn(stream io.ReadWriteCloser, log *slog.Logger, note func(string, json
 	return c
 }
 
-type request struct {
-	JSONRPC string `json:"jsonrpc"`
-	ID      *int64 `json:"id,omitzero"`
-	Method  string `json:"method"`
-	Params  any    `json:"params,omitempty"`
-}
-
 // open sends a request. It waits for room no longer than for its context, and until it is unwanted.
-func (c *conn) open(ctx context.Context, unwanted <-chan struct{}, method string, params any, wanted bool) (*call, error) {
+func (c *conn) open(ctx context.Context, unwanted <-chan struct{}, method string, params json.RawMessage, wanted bool) (*call, error) {
 	c.mu.Lock()
 	c.lastID++
 	id := c.lastID
@@ -81,8 +74,8 @@ func (c *conn) open(ctx context.Context, unwanted <-chan struct{}, method string
 	c.pending[id] = made // before it is sent: the reply may be quick
 	c.mu.Unlock()
 	err = c.out.put(ctx, unwanted, frame)
-	if err != nil && ctx.Err() == nil && !isClosed(unwanted) && !errors.Is(err, ErrClosed) {
-		return made, nil // it is on its way out, and says soon why
+	if isOnItsWayOut(ctx, unwanted, err) {
+		return made, nil // it says soon why
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -93,22 +86,39 @@ func (c *conn) open(ctx context.Context, unwanted <-chan struct{}, method string
 	return made, nil
 }
 
-func (c *conn) notify(ctx context.Context, method string, params any) error {
+func (c *conn) notify(ctx context.Context, method string, params json.RawMessage) error {
 	frame, err := c.encode(nil, method, params)
 	if err != nil {
 		return err
 	}
 	err = c.out.put(ctx, nil, frame)
-	if err != nil && ctx.Err() == nil && !errors.Is(err, ErrClosed) {
+	if isOnItsWayOut(ctx, nil, err) {
 		return &LostError{method, false, err}
 	}
 	return err
 }
 
-func (c *conn) encode(id *int64, method string, params any) (made frame, err error) {
-	if made.data, err = encoded(request{"2.0", id, method, params}); err != nil {
-		return made, fmt.Errorf("the params: %w", err)
+// isOnItsWayOut tells whether it is the engine's end, and nobody's wish, that kept a message from being
+// sent.
+func isOnItsWayOut(ctx context.Context, unwanted <-chan struct{}, err error) bool {
+	return err != nil && ctx.Err() == nil && !isClosed(unwanted) && !errors.Is(err, ErrClosed)
+}
+
+// encode puts params, which are JSON already, or nil for none, into a message.
+func (c *conn) encode(id *int64, method string, params json.RawMessage) (made frame, err error) {
+	name, err := encoded(method)
+	if err != nil {
+		return made, err
 	}
+	made.data = append(make([]byte, 0, len(params)+len(name)+80), `{"jsonrpc":"2.0"`...)
+	if id != nil {
+		made.data = fmt.Appendf(made.data, `,"id":%d`, *id)
+	}
+	made.data = append(append(made.data, `,"method":`...), name...)
+	if params != nil {
+		made.data = append(append(made.data, `,"params":`...), params...)
+	}
+	made.data = append(made.data, '}')
 	// The engine could not say whose message it was that it had to skip.
 	if limit := c.limit.Load(); limit > 0 && int64(len(made.data)) > limit {
 		return made, fmt.Errorf("a message of %d bytes; the engine accepts %d", len(made.data), limit)

@@ -2,6 +2,7 @@ package mlxstdio
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -191,18 +192,27 @@ func (d timed) Err() error {
 	return nil
 }
 
-// An engine that was told to stop because the time was up answers that it was told to stop.
-func TestADeadlineIsNotMistakenForACancel(t *testing.T) {
+// crossed is a stream whose time is up, and which the engine has answered since.
+func crossed(t *testing.T, answer func(p *peer, id json.RawMessage)) *Stream {
+	t.Helper()
 	c, p := connect(t, Options{})
 	inner, cancel := context.WithCancel(limited(t))
 	go func() {
 		id := p.read().ID
 		cancel()
 		p.read()
-		p.write(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32800,"message":"cancelled","data":{"kind":"cancelled"}}}`, id)
+		answer(p, id)
 	}()
 	stream := generate(t, c, timed{inner})
 	eventually(t, "the reply", func() bool { return c.conn.inFlight() == 0 })
+	return stream
+}
+
+// An engine that was told to stop because the time was up answers that it was told to stop.
+func TestADeadlineIsNotMistakenForACancel(t *testing.T) {
+	stream := crossed(t, func(p *peer, id json.RawMessage) {
+		p.write(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32800,"message":"cancelled","data":{"kind":"cancelled"}}}`, id)
+	})
 	if _, err := stream.Result(); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
@@ -210,16 +220,7 @@ func TestADeadlineIsNotMistakenForACancel(t *testing.T) {
 
 // Nor is a text taken for the whole, or its end for a cancel, where the reply has crossed the deadline.
 func TestAReplyThatCrossesTheDeadline(t *testing.T) {
-	c, p := connect(t, Options{})
-	inner, cancel := context.WithCancel(limited(t))
-	go func() {
-		id := p.read().ID
-		cancel()
-		p.read()
-		p.reply(id, outcome("a"))
-	}()
-	stream := generate(t, c, timed{inner})
-	eventually(t, "the reply", func() bool { return c.conn.inFlight() == 0 })
+	stream := crossed(t, func(p *peer, id json.RawMessage) { p.reply(id, outcome("a")) })
 	var last error
 	for _, last = range stream.Deltas() {
 	}
@@ -231,7 +232,7 @@ func TestAReplyThatCrossesTheDeadline(t *testing.T) {
 // A cancel may also come while a request is being sent.
 func TestARequestThatIsLeftWhileItIsSent(t *testing.T) {
 	c, p := connect(t, Options{})
-	x := c.exchange(limited(t), MethodGenerate, func(int64) any { return prompt }, nil)
+	x := c.exchange(limited(t), MethodGenerate, prompt, nil)
 	x.leave()
 	if err := x.send(); err != nil {
 		t.Fatal(err)

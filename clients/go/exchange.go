@@ -83,10 +83,10 @@ func (x *exchange) send() error {
 
 // start makes the first attempt, and another where the engine was on its way out.
 func (x *exchange) start() error {
-	if x.encoded == nil && x.params != nil {
-		data, err := encoded(x.params)
+	if x.params != nil {
+		data, err := encodedParams(x.params)
 		if err != nil {
-			return x.explain(fmt.Errorf("the params: %w", err))
+			return x.explain(err)
 		}
 		x.encoded, x.params = data, nil
 	}
@@ -98,10 +98,7 @@ func (x *exchange) start() error {
 }
 
 // attempt is the params as they are now: the time that is left becomes less.
-func (x *exchange) attempt() any {
-	if x.encoded == nil {
-		return nil
-	}
+func (x *exchange) attempt() json.RawMessage {
 	ms := x.timeoutMs()
 	if !x.timed || ms == 0 {
 		return x.encoded
@@ -111,7 +108,7 @@ func (x *exchange) attempt() any {
 		frame = append(frame, ',')
 	}
 	frame = append(frame, `"timeoutMs":`...)
-	return json.RawMessage(append(strconv.AppendInt(frame, ms, 10), '}'))
+	return append(strconv.AppendInt(frame, ms, 10), '}')
 }
 
 // timeoutMs is what the context leaves, for the engine to know; 0 without a deadline.

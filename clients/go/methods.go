@@ -116,9 +116,13 @@ func (c *Client) Call(ctx context.Context, method string, params, into any, opti
 
 // Notify sends a notification. It returns when it is on its way.
 func (c *Client) Notify(ctx context.Context, method string, params any) error {
+	data, err := encodedParams(params)
+	if err != nil {
+		return explain(method, err)
+	}
 	conn, err := c.connection(ctx, nil, nil)
 	if err == nil {
-		err = conn.notify(ctx, method, params)
+		err = conn.notify(ctx, method, data)
 	}
 	if err != nil {
 		return explain(method, err)
@@ -134,11 +138,15 @@ func (c *Client) exchange(ctx context.Context, method string, params any, option
 	return x
 }
 
-func generated[R any](ctx context.Context, c *Client, request GenerationRequest, options []CallOption) (*R, error) {
-	method, params, own := request.generation(false)
+func (c *Client) generation(ctx context.Context, request GenerationRequest, stream bool, options []CallOption) *exchange {
+	method, params, own := request.generation(stream)
 	x := c.exchange(ctx, method, params, options)
-	x.timed = !own
-	return finished[R](x)
+	x.deltas, x.timed = stream, !own
+	return x
+}
+
+func generated[R any](ctx context.Context, c *Client, request GenerationRequest, options []CallOption) (*R, error) {
+	return finished[R](c.generation(ctx, request, false, options))
 }
 
 func called[R any](ctx context.Context, c *Client, method string, params any, options []CallOption) (*R, error) {

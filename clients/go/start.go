@@ -143,7 +143,11 @@ func (c *Client) watchStart(ctx context.Context, e *engine, answered <-chan stru
 func (c *Client) loadFirst(ctx context.Context, conn *conn, defaultModel string) error {
 	params := *c.options.Load
 	params.Model = or(params.Model, defaultModel)
-	made, err := conn.open(ctx, nil, MethodModelsLoad, &params, c.options.OnProgress != nil)
+	data, err := encodedParams(&params)
+	if err != nil {
+		return err
+	}
+	made, err := conn.open(ctx, nil, MethodModelsLoad, data, c.options.OnProgress != nil)
 	if err != nil {
 		return err
 	}

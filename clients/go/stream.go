@@ -56,9 +56,7 @@ type Stream struct {
 // its end nor left nor closed is held by its context. The params may be used again as soon as Stream has
 // returned; it sets their Stream itself. With [Restart] it waits for an engine that is being started.
 func (c *Client) Stream(ctx context.Context, request GenerationRequest, options ...CallOption) (*Stream, error) {
-	method, params, own := request.generation(true)
-	x := c.exchange(ctx, method, params, options)
-	x.deltas, x.timed = true, !own
+	x := c.generation(ctx, request, true, options)
 	if err := x.start(); err != nil {
 		return nil, err
 	}

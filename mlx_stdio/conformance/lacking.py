@@ -44,7 +44,9 @@ REQUIRED_PARAMS: Final = frozenset(
 _WRONG: Final = frozenset({-32700, -32600, -32601, -32602})
 _SHUTTING_DOWN: Final = 1009
 
-_OPTIONAL: Final = {name for name, row in METHODS.items() if not row.notification} - REQUIRED
+OPTIONAL: Final = {name for name, row in METHODS.items() if not row.notification} - REQUIRED
+"""The methods that an engine may lack."""
+
 _KNOWN_PARAMS: Final = {field.encode_name for field in fields(METHODS["generate"].params)}
 _OPTIONAL_PARAMS: Final = _KNOWN_PARAMS - REQUIRED_PARAMS - {"_meta"}
 
@@ -59,7 +61,7 @@ def errors_before(request: Any) -> AbstractSet[int] | None:
     method, params = request.get("method"), request.get("params")
     if not isinstance(method, str):
         return None
-    if method in _OPTIONAL:
+    if method in OPTIONAL:
         return _WRONG
     if method != "generate" or not isinstance(params, dict) or not params.keys() <= _KNOWN_PARAMS:
         return None
